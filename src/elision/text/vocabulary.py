@@ -1,0 +1,42 @@
+"""What models and noise need to know of a tokenizer: its size, its special symbols, where words begin."""
+
+import dataclasses
+
+import numpy as np
+
+from elision.errors import InputError
+
+ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The symbols of a tokenizer, without the tokenizer.
+
+    `special` and `continues_word` are boolean arrays of length `size`: which ids are special symbols, and which ids
+    continue the word that the id before them belongs to ("##ing" in WordPiece, "ing" without its leading space in
+    byte-level BPE and Unigram).
+    """
+
+    size: int
+    special: np.ndarray
+    continues_word: np.ndarray
+    pad: int | None = None
+    unk: int | None = None
+    cls: int | None = None
+    sep: int | None = None
+    mask: int | None = None
+    bos: int | None = None
+    eos: int | None = None
+
+    def require(self, role: str) -> int:
+        """Return the id of a special symbol that a component cannot do without."""
+        value = getattr(self, role)
+        if value is None:
+            have = ", ".join(name for name in ROLES if getattr(self, name) is not None) or "none"
+            raise InputError(
+                f"The tokenizer has no {role!r} token (it has: {have}), which this recipe needs. "
+                f"Train one with `elision prepare --recipe NAME`, or name the token in tokenizer_config.json "
+                f"({role}_token)."
+            )
+        return value
