@@ -1,0 +1,323 @@
+"""The three kinds of tokenizer a recipe can ask for, and how each is trained."""
+
+import collections
+import dataclasses
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Literal
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from elision.errors import InputError
+from elision.text.trained import Tokenizer
+
+__all__ = ["ByteLevelBPE", "Tokenizer", "TokenizerSpec", "Unigram", "WordPiece"]
+
+# NFD turns each accented Latin or Greek letter into a letter and marks of this block, which alone are removed: Hangul
+# (jamo), kana (U+3099) and the vowel signs of Indic scripts keep theirs and NFC puts them together again.
+_LATIN_ACCENTS = b"(?<=[\\p{Latin}\\p{Greek}])[\\u0300-\\u036f]+".decode("unicode_escape")
+
+
+@dataclasses.dataclass(frozen=True)
+class WordPiece:
+    """BERT's tokenizer: words split at spaces and punctuation, then into the longest known pieces ("play", "##ing").
+
+    Special symbols: [PAD] [UNK] [CLS] [SEP] [MASK] with ids 0 to 4, then `extra_special_tokens`.
+    """
+
+    vocab_size: int = 30522
+    """Number of symbols, special ones included."""
+    lowercase: bool = True
+    """Fold upper case into lower case (the "uncased" models)."""
+    accents: Literal["auto", "strip", "keep", "bert"] = "auto"
+    """What to do with accents: `strip` them from Latin and Greek letters only, `keep` them, or do as the original
+    `bert` does (removes every combining mark: that breaks Devanagari and splits Hangul); `auto` strips when
+    lower-casing, as BERT does, and keeps otherwise."""
+    character_coverage: float = 0.99998
+    """Share of the characters of the training text that must get a symbol; the rarest others become [UNK]."""
+    min_frequency: int = 2
+    """How often a pair of pieces must occur to be joined."""
+    extra_special_tokens: tuple[str, ...] = ()
+    """More special symbols, numbered after the five."""
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        """Learn a vocabulary from `texts`, which are held in memory meanwhile.
+
+        Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the alphabet.
+        """
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *self.extra_special_tokens]
+        _check_size(self.vocab_size, len(special), 0)
+        texts = _listed(texts)
+        raw = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        raw.normalizer = bert_normalizer(self.lowercase, self.accents)
+        raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        raw.decoder = decoders.WordPiece(prefix="##")
+        alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer)
+        # The trainer numbers "##x" in the order of a randomly seeded hash table. Named beforehand, they come sorted and
+        # two trainings on the same text agree.
+        inner = [f"##{character}" for character in alphabet if not _stands_alone(character)]
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            special_tokens=[*special, *inner],
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            show_progress=False,
+        )
+        _train(raw, trainer, texts, self.vocab_size, len(special))
+        raw = _with_special_only(raw, special)
+        raw.post_processor = bert_template(raw)
+        return Tokenizer(raw, {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"})
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteLevelBPE:
+    """GPT-2's tokenizer: pairs of bytes joined by frequency; any text can be written and nothing is ever unknown."""
+
+    vocab_size: int = 50257
+    """Number of symbols, special ones included; at least 256 bytes and the special symbols."""
+    layout: Literal["gpt2", "roberta"] = "gpt2"
+    """Special symbols: `gpt2` has one, <|endoftext|>, to begin and to end; `roberta` (also BART) has <s> <pad> </s>
+    <unk> <mask> with ids 0 to 4, and puts <s> and </s> around a text."""
+    add_prefix_space: bool = False
+    """Treat the first word of a text as if a space led it."""
+    min_frequency: int = 2
+    """How often a pair of pieces must occur to be joined."""
+    extra_special_tokens: tuple[str, ...] = ()
+    """More special symbols, numbered after those of the layout."""
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        """Learn merges from `texts`.
+
+        Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the 256 bytes.
+        """
+        if self.layout == "gpt2":
+            special, roles = ["<|endoftext|>"], {"bos": "<|endoftext|>", "eos": "<|endoftext|>"}
+        else:
+            special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+            roles = {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>"}
+            roles |= {"unk": "<unk>", "mask": "<mask>"}
+        special += self.extra_special_tokens
+        _check_size(self.vocab_size, len(special), 256)
+        raw = tokenizers.Tokenizer(models.BPE())
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=self.add_prefix_space)
+        raw.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        _train(raw, trainer, _listed(texts), self.vocab_size, len(special))
+        raw.post_processor = (
+            roberta_template(raw) if self.layout == "roberta" else processors.ByteLevel(trim_offsets=False)
+        )
+        return Tokenizer(raw, roles)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unigram:
+    """SentencePiece's unigram model (T5, XLNet, ALBERT): the likeliest split under a unigram model of pieces."""
+
+    vocab_size: int = 32000
+    """Number of symbols, special ones included."""
+    layout: Literal["t5", "xlnet", "albert"] = "t5"
+    """Special symbols in id order: `t5` <pad> </s> <unk> <s> <mask>; `xlnet` <unk> <s> </s> <cls> <sep> <pad> <mask>;
+    `albert` <pad> <unk> [CLS] [SEP] [MASK]."""
+    lowercase: bool = False
+    """Fold upper case into lower case."""
+    character_coverage: float = 0.99998
+    """Share of the characters of the training text that must get a symbol; the rarest others become unknown."""
+    num_sentinels: int = 0
+    """Number of symbols <extra_id_0>, <extra_id_1> ... that stand for left-out spans (T5 has 100)."""
+    extra_special_tokens: tuple[str, ...] = ()
+    """More special symbols, numbered after those of the layout and before the sentinels."""
+
+    def train(self, texts: Iterable[str]) -> Tokenizer:
+        """Learn pieces and their probabilities from `texts`, which are held in memory meanwhile.
+
+        Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the alphabet.
+        """
+        special, roles = _UNIGRAM_LAYOUTS[self.layout]
+        special = [*special, *self.extra_special_tokens, *(f"<extra_id_{i}>" for i in range(self.num_sentinels))]
+        _check_size(self.vocab_size, len(special), 0)
+        texts = _listed(texts)
+        raw = tokenizers.Tokenizer(models.Unigram())
+        steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps += [normalizers.Lowercase()] * self.lowercase
+        raw.normalizer = normalizers.Sequence([*steps, normalizers.Strip()])
+        raw.pre_tokenizer = pre_tokenizers.Metaspace()
+        raw.decoder = decoders.Metaspace()
+        alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer)
+        rare = re.compile(f"[^{re.escape(''.join(alphabet))}\\s]+")
+        texts = [rare.sub(" ", raw.normalizer.normalize_str(text)) for text in texts]
+        trainer = trainers.UnigramTrainer(
+            vocab_size=self.vocab_size, special_tokens=special, unk_token=roles["unk"], show_progress=False
+        )
+        _train(raw, trainer, texts, self.vocab_size, len(special))
+        raw = _without_special_pieces(raw, special)
+        raw.post_processor = _unigram_template(raw, self.layout)
+        return Tokenizer(raw, roles)
+
+
+TokenizerSpec = WordPiece | ByteLevelBPE | Unigram
+
+_UNIGRAM_LAYOUTS = {
+    "t5": (
+        ["<pad>", "</s>", "<unk>", "<s>", "<mask>"],
+        {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>", "mask": "<mask>"},
+    ),
+    "xlnet": (
+        ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"],
+        {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "cls": "<cls>", "sep": "<sep>", "pad": "<pad>", "mask": "<mask>"},
+    ),
+    "albert": (
+        ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
+        {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+    ),
+}
+
+
+def bert_normalizer(lowercase: bool, accents: str) -> normalizers.Normalizer:
+    """Return BERT's clean-up (control characters, spaces around Chinese characters, case) with the given accents."""
+    if accents == "auto":
+        accents = "strip" if lowercase else "keep"
+    bert = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=accents == "bert", lowercase=lowercase
+    )
+    if accents != "strip":
+        return bert
+    strip = [normalizers.NFD(), normalizers.Replace(Regex(_LATIN_ACCENTS), ""), normalizers.NFC()]
+    return normalizers.Sequence([*strip, bert])
+
+
+def bert_template(raw: tokenizers.Tokenizer, cls: str = "[CLS]", sep: str = "[SEP]") -> processors.PostProcessor:
+    """Return `[CLS] A [SEP]`, and for pairs `[CLS] A [SEP] B [SEP]` with type ids 0 and 1."""
+    return processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(cls, raw.token_to_id(cls)), (sep, raw.token_to_id(sep))],
+    )
+
+
+def roberta_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
+    """Return `<s> A </s>`, and for pairs `<s> A </s></s> B </s>`, all of type 0."""
+    return processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", raw.token_to_id("<s>")), ("</s>", raw.token_to_id("</s>"))],
+    )
+
+
+def _unigram_template(raw: tokenizers.Tokenizer, layout: str) -> processors.PostProcessor:
+    if layout == "albert":
+        return bert_template(raw)
+    if layout == "t5":
+        return processors.TemplateProcessing(
+            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", raw.token_to_id("</s>"))]
+        )
+    # XLNet puts its symbols at the end and gives <cls> a type of its own.
+    return processors.TemplateProcessing(
+        single="$A <sep> <cls>:2",
+        pair="$A <sep> $B:1 <sep>:1 <cls>:2",
+        special_tokens=[("<sep>", raw.token_to_id("<sep>")), ("<cls>", raw.token_to_id("<cls>"))],
+    )
+
+
+def _listed(texts: Iterable[str]) -> list[str]:
+    texts = list(texts)
+    if not any(text and not text.isspace() for text in texts):
+        raise InputError("There is no text to train a tokenizer on: every document is empty.")
+    return texts
+
+
+def _check_size(vocab_size: int, num_special: int, num_bytes: int) -> None:
+    needed = num_special + max(num_bytes, 1)
+    if vocab_size < needed:
+        alphabet = f" and {num_bytes} bytes" if num_bytes else " and an alphabet"
+        raise InputError(
+            f"vocab_size = {vocab_size} cannot hold the {num_special} special tokens{alphabet}: "
+            f"it must be at least {needed}. Raise --vocab-size."
+        )
+
+
+def _frequent_characters(texts: list[str], coverage: float, normalizer: normalizers.Normalizer) -> list[str]:
+    """Return the characters that together make up `coverage` of the normalised text, white space aside, sorted."""
+    if not 0 < coverage <= 1:
+        raise InputError(f"character_coverage = {coverage} must be above 0 and at most 1 (0.99998 suits most text).")
+    written: collections.Counter[str] = collections.Counter()
+    for text in texts:
+        written.update(text)
+    # Normalising each distinct character once is thousands of times cheaper than normalising the text.
+    counts: collections.Counter[str] = collections.Counter()
+    for character, n in written.items():
+        for part in normalizer.normalize_str(character):
+            counts[part] += n
+    ordered = sorted(((n, c) for c, n in counts.items() if not c.isspace()), key=lambda pair: (-pair[0], pair[1]))
+    enough = coverage * sum(n for n, _ in ordered)
+    kept, covered = [], 0
+    for n, character in ordered:
+        if covered >= enough:
+            break
+        kept.append(character)
+        covered += n
+    return sorted(kept)
+
+
+def _stands_alone(character: str) -> bool:
+    """Tell whether BERT's splitter makes a word of this character: punctuation, ASCII symbols, Chinese characters."""
+    if unicodedata.category(character)[0] == "P" or (character.isascii() and not character.isalnum()):
+        return True
+    code = ord(character)
+    return any(low <= code <= high for low, high in _CHINESE)
+
+
+# The blocks that BERT's tokenizer surrounds with spaces (its `_is_chinese_char`).
+_CHINESE = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+)
+
+
+def _train(raw: tokenizers.Tokenizer, trainer: object, texts: list[str], vocab_size: int, num_special: int) -> None:
+    try:
+        raw.train_from_iterator(texts, trainer, length=len(texts))
+    except Exception as error:
+        # The trainers report a vocabulary that is too small as a plain Exception with a text of their own.
+        raise InputError(
+            f"A vocabulary of {vocab_size} symbols could not be trained on this text ({error}). "
+            "Raise --vocab-size, or lower the character coverage."
+        ) from error
+    size = raw.get_vocab_size(with_added_tokens=True)
+    if size > vocab_size:
+        raise InputError(
+            f"vocab_size = {vocab_size} cannot hold the {num_special} special tokens and the "
+            f"{size - num_special} symbols of the alphabet of this text: raise --vocab-size to at least {size}, "
+            "or lower the character coverage."
+        )
+
+
+def _with_special_only(raw: tokenizers.Tokenizer, special: list[str]) -> tokenizers.Tokenizer:
+    """Leave only `special` marked as special symbols; the others stay ordinary entries of the vocabulary."""
+    description = json.loads(raw.to_str())
+    description["added_tokens"] = [token for token in description["added_tokens"] if token["content"] in special]
+    return tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
+
+
+def _without_special_pieces(raw: tokenizers.Tokenizer, special: list[str]) -> tokenizers.Tokenizer:
+    """Make special symbols so unlikely that the unigram model never picks one for the same letters in a text."""
+    description = json.loads(raw.to_str())
+    description["model"]["vocab"] = [
+        [piece, -1000.0 if piece in special else score] for piece, score in description["model"]["vocab"]
+    ]
+    return tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
