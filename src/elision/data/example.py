@@ -1,0 +1,30 @@
+"""One example on its way from the store to a batch: plain arrays, nothing torch."""
+
+import dataclasses
+
+import numpy as np
+
+NO_TARGET = -100
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Example:
+    """One stretch of text that a model reads as a whole.
+
+    inputs: int64 [n], the token ids. special: bool [n], True at symbols that frame the text ([CLS], [SEP]).
+    type_ids: int64 [n] or None, which segment a token belongs to. doc_ids: int64 [n] or None, counted from 1, when one
+    example holds several documents that must not see each other. targets: int64 [n], `NO_TARGET` where nothing is to
+    be restored; None until a noise has set them. label: what is to be said of the whole example (next-sentence label,
+    class, score). summary: the index of the token whose state stands for the whole.
+    """
+
+    inputs: np.ndarray
+    special: np.ndarray
+    type_ids: np.ndarray | None = None
+    doc_ids: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    label: int | float | None = None
+    summary: int = 0
+
+    def __len__(self) -> int:
+        return len(self.inputs)

@@ -1,0 +1,105 @@
+"""Batches by number: what a step reads is a pure function of (seed, step), so there is no loader state to save."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from elision.data.batch import Batch, collate
+from elision.data.noise import Noise
+from elision.data.order import generator, shuffled
+from elision.data.segment import Plan
+from elision.text.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loader:
+    """Microbatches of any step, in a keyed random order over the plan, epoch after epoch.
+
+    Step s reads examples s * batch_size ... of the endless sequence of shuffled epochs. They are dealt to ranks in
+    turn (rank r takes every num_ranks-th) and cut into microbatches of `microbatch_size`; each is packed on its own.
+    Which examples a step reads, and the noise on each, therefore depend neither on the number of ranks nor on the
+    size of a microbatch, and packing only changes where in a row an example lies.
+    """
+
+    plan: Plan
+    noise: Noise
+    vocabulary: Vocabulary
+    seed: int
+    batch_size: int
+    microbatch_size: int
+    row_length: int
+    packing: bool = True
+    rank: int = 0
+    num_ranks: int = 1
+
+    def examples_of(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (epochs, indices), int64 [batch_size / num_ranks] each: what this rank reads at `step`."""
+        places = step * self.batch_size + np.arange(self.rank, self.batch_size, self.num_ranks)
+        epochs, within = np.divmod(places, len(self.plan))
+        indices = np.empty_like(within)
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            indices[chosen] = shuffled(within[chosen], len(self.plan), self.seed, "epoch", int(epoch))
+        return epochs, indices
+
+    def microbatches(self, step: int) -> list[Batch]:
+        """Build all microbatches that this rank reads at `step`."""
+        epochs, indices = self.examples_of(step)
+        return [
+            self._build(epochs[start : start + self.microbatch_size], indices[start : start + self.microbatch_size])
+            for start in range(0, len(indices), self.microbatch_size)
+        ]
+
+    def in_order(self, num_examples: int) -> Iterator[Batch]:
+        """Yield the first examples of a fixed shuffled order, with fixed noise: the same every time (evaluation)."""
+        count = min(num_examples, len(self.plan))
+        indices = shuffled(np.arange(count), len(self.plan), self.seed, "fixed")
+        for start in range(0, count, self.microbatch_size):
+            chosen = indices[start : start + self.microbatch_size]
+            yield self._build(np.zeros_like(chosen), chosen)
+
+    def stream(self, first: int, last: int, skipped: frozenset[int] = frozenset()) -> Iterator[list[Batch]]:
+        """Yield the microbatches of steps first ... last - 1; step n reads the n-th data step that is not skipped.
+
+        A thread builds ahead of the consumer (NumPy and the copies release the interpreter lock).
+        """
+        data_steps = _without(skipped, first, last)
+        with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="loader") as pool:
+            ahead: list[concurrent.futures.Future[list[Batch]]] = []
+            try:
+                for step in data_steps:
+                    ahead.append(pool.submit(self.microbatches, step))
+                    if len(ahead) > PREFETCHED_STEPS:
+                        yield ahead.pop(0).result()
+                while ahead:
+                    yield ahead.pop(0).result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _build(self, epochs: np.ndarray, indices: np.ndarray) -> Batch:
+        examples = []
+        for epoch, index in zip(epochs.tolist(), indices.tolist()):
+            rng = generator(self.seed, "noise", epoch, index)
+            examples.append(self.noise(self.plan.example(index), self.vocabulary, rng))
+        pad_id = self.vocabulary.pad if self.vocabulary.pad is not None else 0
+        return collate(
+            examples, pad_id=pad_id, row_length=self.row_length, packing=self.packing, sources=indices.tolist()
+        )
+
+
+PREFETCHED_STEPS = 4
+
+
+def data_step(step: int, skipped: frozenset[int]) -> int:
+    """Return which data step optimiser step `step` reads when some data steps are skipped."""
+    for skip in sorted(skipped):
+        if skip <= step:
+            step += 1
+    return step
+
+
+def _without(skipped: frozenset[int], first: int, last: int) -> Iterator[int]:
+    return (data_step(step, skipped) for step in range(first, last))

@@ -1,0 +1,165 @@
+"""Noise: what is left out of an example, and what stands in its place.
+
+`pick_*` functions decide where, `rewrite_*` functions decide how; a noise is a frozen dataclass that joins one of each
+with its settings. All are pure functions of their arguments and an explicit generator.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from elision.data.example import NO_TARGET, Example
+from elision.errors import InputError
+from elision.text.vocabulary import Vocabulary
+
+
+def pick_tokens(candidates: np.ndarray, num_picked: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `num_picked` of the candidate positions, each set equally likely; sorted. All of them if there are fewer."""
+    if num_picked >= len(candidates):
+        return candidates
+    return np.sort(rng.permutation(candidates)[:num_picked])
+
+
+def pick_whole_words(
+    candidates: np.ndarray, continues_word: np.ndarray, num_picked: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw whole words at random until `num_picked` positions are taken; sorted.
+
+    candidates: int [c], sorted positions. continues_word: bool [c], True where a candidate belongs to the word of the
+    candidate before it. A word that would exceed the budget is passed over and the next one tried, as in the whole-word
+    variant of the BERT code, so a few positions of the budget can stay unused.
+    """
+    if not len(candidates):
+        return candidates
+    begins = ~continues_word
+    begins[0] = True
+    starts = np.flatnonzero(begins)
+    lengths = np.diff(np.append(starts, len(candidates)))
+    picked: list[np.ndarray] = []
+    left = num_picked
+    for word in rng.permutation(len(starts)):
+        if left == 0:
+            break
+        if lengths[word] <= left:
+            left -= lengths[word]
+            picked.append(candidates[starts[word] : starts[word] + lengths[word]])
+    return np.sort(np.concatenate(picked)) if picked else candidates[:0]
+
+
+def rewrite_tokens(
+    inputs: np.ndarray,
+    picked: np.ndarray,
+    mask_id: int,
+    vocab_size: int,
+    mask_share: float,
+    random_share: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return a copy of `inputs` in which each picked position draws its own fate.
+
+    With probability `mask_share` it becomes `mask_id`, with `random_share` an id uniform over the whole vocabulary
+    (special symbols included, and it may equal the original: so in the BERT code), else it stays.
+
+    >>> rewrite_tokens(np.array([10, 11, 12, 13, 14]), np.array([1, 3]), 4, 100, 1.0, 0.0, np.random.default_rng(0))
+    array([10,  4, 12,  4, 14])
+    """
+    fate = rng.random(len(picked))
+    rewritten = inputs.copy()
+    rewritten[picked[fate < mask_share]] = mask_id
+    random = picked[(fate >= mask_share) & (fate < mask_share + random_share)]
+    rewritten[random] = rng.integers(0, vocab_size, len(random))
+    return rewritten
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenMask:
+    """BERT's masking: 15 % of the tokens are targets; of these 80 % become [MASK], 10 % a random token, 10 % stay.
+
+    Devlin et al. 2019, section 3.1 and appendix A.1; the budget as in the released code, where the share counts the
+    special symbols of the example though none of them is ever picked.
+
+    A worked example, with mask id 4: of the tokens 2 10 11 12 3 (2 and 3 special) one is picked, say the second:
+    inputs 2 4 11 12 3, targets -100 10 -100 -100 -100.
+    """
+
+    rate: float = 0.15
+    """share of the tokens that become targets"""
+    max_targets: int | None = 20
+    """at most so many targets in an example (the released code: 20 at length 128, 77 at 512); None = no cap"""
+    whole_words: bool = False
+    """pick whole words instead of single pieces; each piece still draws its own fate"""
+    mask_share: float = 0.8
+    """share of the targets that become [MASK]"""
+    random_share: float = 0.1
+    """share of the targets that become a random token; the rest stay as they are"""
+
+    restores: ClassVar[str] = "masked"
+    lookahead: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _check_share(self, "rate")
+        _check_share(self, "mask_share")
+        _check_share(self, "random_share")
+        if self.mask_share + self.random_share > 1 + 1e-9:
+            raise InputError(
+                f"mask_share {self.mask_share} + random_share {self.random_share} exceed 1: lower one of them"
+            )
+        if self.max_targets is not None and self.max_targets < 1:
+            raise InputError(f"max_targets is {self.max_targets}: it must be at least 1, or None for no cap")
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Raise InputError when the vocabulary lacks the mask symbol."""
+        vocabulary.require("mask")
+
+    def __call__(self, example: Example, vocabulary: Vocabulary, rng: np.random.Generator) -> Example:
+        """Return the example with noised inputs and with targets at the picked positions."""
+        candidates = np.flatnonzero(~example.special)
+        budget = max(1, round(self.rate * len(example)))
+        if self.max_targets is not None:
+            budget = min(budget, self.max_targets)
+        if self.whole_words:
+            # A word never continues across a special symbol, so a gap between candidates starts a new one.
+            continues = vocabulary.continues_word[example.inputs[candidates]] & (np.diff(candidates, prepend=-2) == 1)
+            picked = pick_whole_words(candidates, continues, budget, rng)
+        else:
+            picked = pick_tokens(candidates, budget, rng)
+        targets = np.full(len(example), NO_TARGET, np.int64)
+        targets[picked] = example.inputs[picked]
+        inputs = rewrite_tokens(
+            example.inputs, picked, vocabulary.mask, vocabulary.size, self.mask_share, self.random_share, rng
+        )
+        return dataclasses.replace(example, inputs=inputs, targets=targets)
+
+
+@dataclasses.dataclass(frozen=True)
+class NextToken:
+    """No noise: only the future is left out. Each token's target is the token after it.
+
+    The segmenter hands over one token more than the model reads (`lookahead`), so that every position has a target.
+
+    A worked example: 10 11 12 13 14 becomes inputs 10 11 12 13, targets 11 12 13 14.
+    """
+
+    restores: ClassVar[str] = "next"
+    lookahead: ClassVar[int] = 1
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Any vocabulary will do."""
+
+    def __call__(self, example: Example, vocabulary: Vocabulary, rng: np.random.Generator) -> Example:
+        """Return the example one token shorter, with shifted targets."""
+        cut = {
+            name: None if getattr(example, name) is None else getattr(example, name)[:-1]
+            for name in ("inputs", "special", "type_ids", "doc_ids")
+        }
+        return dataclasses.replace(example, **cut, targets=example.inputs[1:].astype(np.int64))
+
+
+Noise = TokenMask | NextToken
+
+
+def _check_share(settings: object, name: str) -> None:
+    value = getattr(settings, name)
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} is {value}: it is a share, give a number from 0 to 1")

@@ -1,0 +1,1 @@
+"""Models: who sees what while restoring it, and how position enters."""

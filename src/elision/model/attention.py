@@ -1,0 +1,59 @@
+"""Multi-head attention (Vaswani et al. 2017, section 3.2).
+
+B rows, T tokens (Q queries, K keys), D hidden size, H heads, C = D / H.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elision.model.cache import LayerCache
+from elision.model.visibility import Visible, causal_mask
+
+
+def attend_reference(
+    query_BHQC: Tensor, key_BHKC: Tensor, value_BHKC: Tensor, visible: Visible, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Return the mixed values [B, H, Q, C] and the attention weights [B, H, Q, K], step by step as in the paper.
+
+    This is the path to read; `attend` computes the same with fused kernels (a test holds them equal).
+    """
+    score_BHQK = query_BHQC @ key_BHKC.transpose(-1, -2) / math.sqrt(query_BHQC.shape[-1])
+    mask = visible.mask
+    if visible.causal:
+        mask = causal_mask(*score_BHQK.shape[-2:], score_BHQK.device)
+    if mask is not None:
+        score_BHQK = score_BHQK.masked_fill(~mask, float("-inf"))
+    weight_BHQK = torch.softmax(score_BHQK.float(), -1).to(value_BHKC.dtype)
+    return F.dropout(weight_BHQK, dropout) @ value_BHKC, weight_BHQK
+
+
+def attend(
+    query_BHQC: Tensor, key_BHKC: Tensor, value_BHKC: Tensor, visible: Visible, dropout: float = 0.0
+) -> Tensor:
+    """Return the mixed values [B, H, Q, C] by PyTorch's fused attention."""
+    return F.scaled_dot_product_attention(
+        query_BHQC, key_BHKC, value_BHKC, attn_mask=visible.mask, dropout_p=dropout, is_causal=visible.causal
+    )
+
+
+class Attention(nn.Module):
+    """Self-attention with biases everywhere; queries, keys and values come from one fused projection."""
+
+    def __init__(self, hidden_size: int, num_heads: int, dropout: float):
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
+        self.output = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden_BTD: Tensor, visible: Visible, cache: LayerCache | None = None) -> Tensor:
+        """Return [B, T, D]. With a cache, the T tokens follow those already in it and see them too."""
+        rows, length, width = hidden_BTD.shape
+        split_BTSHC = self.query_key_value(hidden_BTD).view(rows, length, 3, self.num_heads, -1)
+        query_BHTC, key_BHTC, value_BHTC = split_BTSHC.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            key_BHTC, value_BHTC = cache.append(key_BHTC, value_BHTC)
+        mixed_BHTC = attend(query_BHTC, key_BHTC, value_BHTC, visible, self.dropout if self.training else 0.0)
+        return self.output(mixed_BHTC.transpose(1, 2).reshape(rows, length, width))

@@ -1,0 +1,44 @@
+"""How weights start: one rule for every tensor of a model, so that a test can check each against its paper."""
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalInit:
+    """All weight matrices and embeddings from one normal distribution; biases 0, norms 1 and 0."""
+
+    std: float = 0.02
+    """standard deviation"""
+    truncated: bool = False
+    """cut at two standard deviations and drawn again (BERT); the spread that results is 0.88 of `std`"""
+    position_std: float | None = None
+    """standard deviation of the position table where it differs (GPT-2: 0.01)"""
+    scale_residual: bool = False
+    """divide the std of the projections that write into the residual stream by sqrt(2 * num_layers) (GPT-2)"""
+
+    def weight_(self, weight: Tensor, std: float) -> None:
+        """Fill one tensor."""
+        if self.truncated:
+            nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+        else:
+            nn.init.normal_(weight, std=std)
+
+    def apply_(self, module: nn.Module, num_layers: int = 0) -> None:
+        """Fill every tensor of `module`, in the order of its parameters, from PyTorch's global generator."""
+        with torch.no_grad():
+            for name, child in module.named_modules():
+                if isinstance(child, nn.Linear):
+                    residual = self.scale_residual and num_layers and name.endswith(".output")
+                    self.weight_(child.weight, self.std / math.sqrt(2 * num_layers) if residual else self.std)
+                    if child.bias is not None:
+                        child.bias.zero_()
+                elif isinstance(child, nn.Embedding):
+                    position = self.position_std is not None and name.startswith("positions")
+                    self.weight_(child.weight, self.position_std if position else self.std)
+                elif isinstance(child, nn.LayerNorm):
+                    child.weight.fill_(1.0)
+                    child.bias.zero_()

@@ -1,0 +1,57 @@
+"""A backbone with the heads of its objectives: the one module that the loop trains and that checkpoints hold."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from elision.data.batch import Batch
+from elision.model.transformer import Backbone
+from elision.objectives.objective import Objective, Terms
+
+
+class LanguageModel(nn.Module):
+    """`model(batch, carry)` returns the loss terms of every objective and what the next batch starts from."""
+
+    def __init__(self, backbone: Backbone, objectives: Sequence[Objective], vocab_size: int):
+        super().__init__()
+        self.backbone = backbone.build(vocab_size)
+        self.objectives = tuple(objectives)
+        self.heads = nn.ModuleDict({objective.name: objective.head(self.backbone) for objective in objectives})
+
+    def forward(self, batch: Batch, carry: dict[str, Tensor] | None = None) -> tuple[Terms, dict[str, Tensor] | None]:
+        """Run every objective over one pass of the backbone."""
+        terms: Terms = {}
+        for objective in self.objectives:
+            batch, early = objective.before(self.heads[objective.name], batch)
+            terms |= early
+        output = self.backbone(batch, carry)
+        for objective in self.objectives:
+            terms |= objective.after(self.heads[objective.name], self.backbone, output, batch)
+        return terms, output.carry
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return the count of each term of `batch`, before any pass."""
+        return {name: count for objective in self.objectives for name, count in objective.counts(batch).items()}
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the scores of every token at every place, [B, T, V], by the first objective that predicts tokens."""
+        return self.vocabulary_logits(self.backbone(batch).prediction)
+
+    def vocabulary_logits(self, hidden: Tensor) -> Tensor:
+        """Return [..., V] for states [..., D]."""
+        for objective in self.objectives:
+            if hasattr(objective, "logits"):
+                return objective.logits(self.heads[objective.name], self.backbone, hidden)
+        raise TypeError(f"none of the objectives {[o.name for o in self.objectives]} predicts tokens")
+
+    def num_flops(self, batch: Batch) -> float:
+        """Return the floating-point operations of matrix products in a forward and backward pass over `batch`."""
+        forward = self.backbone.settings.flops_per_token(batch.inputs.shape[1]) * batch.num_tokens
+        for objective in self.objectives:
+            forward += objective.num_flops(self.heads[objective.name], self.backbone, batch)
+        # The backward pass forms the gradient of both factors of every product.
+        return 3.0 * forward
+
+    def num_parameters(self) -> int:
+        """Return how many distinct numbers are trained."""
+        return sum(parameter.numel() for parameter in self.parameters())

@@ -1,0 +1,11 @@
+"""Objectives: what must be restored, and what a mistake costs. One file each."""
+
+from elision.objectives.clm import CausalLM
+from elision.objectives.mlm import MaskedLM
+from elision.objectives.next_sentence import NextSentence
+from elision.objectives.objective import Objective, Term, Terms
+
+# Closed union of what a recipe accepts.
+AnyObjective = MaskedLM | CausalLM | NextSentence
+
+__all__ = ["AnyObjective", "CausalLM", "MaskedLM", "NextSentence", "Objective", "Term", "Terms"]

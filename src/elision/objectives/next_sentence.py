@@ -1,0 +1,44 @@
+"""Next-sentence prediction: does B follow A? (Devlin et al. 2019, section 3.1, task 2)."""
+
+import dataclasses
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+
+from elision.data.batch import Batch
+from elision.model.transformer import Output, TransformerModel
+from elision.objectives.objective import Objective, Term, Terms
+
+
+@dataclasses.dataclass(frozen=True)
+class NextSentence(Objective):
+    """Two-way cross-entropy on the pooled first token; label 1 means that B is random, as in the released code."""
+
+    weight: float = 1.0
+    """how much this term weighs in the loss"""
+
+    name: ClassVar[str] = "nsp"
+    num_labels: ClassVar[int] = 2
+
+    def head(self, backbone: TransformerModel) -> nn.Linear:
+        """Build the classifier over the pooled state."""
+        head = nn.Linear(backbone.settings.hidden_size, 2)
+        backbone.settings.init.apply_(head)
+        return head
+
+    def after(self, head: nn.Module, backbone: TransformerModel, output: Output, batch: Batch) -> Terms:
+        """Return the term over the examples."""
+        summary_ED = output.hidden.flatten(0, 1).index_select(0, batch.summary_at)
+        logits_EC = head(backbone.pool(summary_ED)).float()
+        total = F.cross_entropy(logits_EC, batch.labels, reduction="sum")
+        return {self.name: Term(total, batch.num_examples, self.weight)}
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return how many examples there are."""
+        return {self.name: batch.num_examples}
+
+    def num_flops(self, head: nn.Module, backbone: TransformerModel, batch: Batch) -> float:
+        """Return the floating-point operations of the pooler and the classifier."""
+        width = backbone.settings.hidden_size
+        return 2.0 * batch.num_examples * width * (width + 2)

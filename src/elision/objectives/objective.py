@@ -1,0 +1,51 @@
+"""What an objective is: what must be restored, and what a mistake costs."""
+
+import dataclasses
+from typing import ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from elision.data.batch import Batch
+from elision.model.transformer import Output, TransformerModel
+
+
+@dataclasses.dataclass(slots=True)
+class Term:
+    """One part of a loss on one microbatch: a sum, over how many things, and how much it weighs.
+
+    The loop divides the sum by the count over all microbatches and ranks of the step; `count` is known without asking
+    the device.
+    """
+
+    sum: Tensor
+    count: int
+    weight: float = 1.0
+
+
+Terms = dict[str, Term]
+
+
+class Objective(Protocol):
+    """One objective of a recipe. Several share one pass of the backbone over the batch."""
+
+    name: ClassVar[str]
+
+    def head(self, backbone: TransformerModel) -> nn.Module:
+        """Build the parameters that belong to the objective and not to the backbone."""
+        ...
+
+    def before(self, head: nn.Module, batch: Batch) -> tuple[Batch, Terms]:
+        """Change what the backbone will read (ELECTRA puts a generator's samples in); default: nothing."""
+        return batch, {}
+
+    def after(self, head: nn.Module, backbone: TransformerModel, output: Output, batch: Batch) -> Terms:
+        """Return the loss terms, given what the backbone made of the batch."""
+        ...
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return the count of each term of `batch`, before any pass: what the loop divides by."""
+        ...
+
+    def num_flops(self, head: nn.Module, backbone: TransformerModel, batch: Batch) -> float:
+        """Return the floating-point operations of the head's forward pass."""
+        ...

@@ -1,0 +1,182 @@
+"""A recipe: tokenizer + segmenter + noise + backbone + objectives, and how they are optimised.
+
+Recipes are frozen, refuse what does not fit together, and go to JSON and back without loss.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from elision.atomic import write_json
+from elision.data.noise import Noise
+from elision.data.segment import Segmenter
+from elision.errors import InputError, nearest
+from elision.model.transformer import Backbone
+from elision.objectives import AnyObjective
+from elision.text.tokenizer import TokenizerSpec
+from elision.train.settings import Train
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that defines a pretraining system."""
+
+    name: str
+    """what the run is called"""
+    tokenizer: TokenizerSpec
+    """which symbols; read by `elision prepare --recipe`, while training takes the store's own tokenizer"""
+    segmenter: Segmenter
+    """which stretch of which documents is one example"""
+    noise: Noise
+    """what is left out, and what stands in its place"""
+    backbone: Backbone
+    """who sees what while restoring it"""
+    objectives: tuple[AnyObjective, ...]
+    """what must be restored, and what a mistake costs"""
+    train: Train
+    """how it is optimised"""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit together, saying why."""
+        length, room = self.segmenter.max_length, self.backbone.max_length
+        if length > room:
+            raise InputError(
+                f"segmenter.max_length is {length}, but backbone.positions.num_positions is {room}: an example would "
+                f"be longer than the position table. Lower the first or raise the second"
+            )
+        if not self.objectives:
+            raise InputError("objectives is empty: a recipe needs at least one")
+        if self.segmenter.num_types > self.backbone.num_types:
+            raise InputError(
+                f"backbone.num_types is {self.backbone.num_types}, but {type(self.segmenter).__name__} tells "
+                f"{self.segmenter.num_types} segments apart: set backbone.num_types to {self.segmenter.num_types}"
+            )
+        if self.noise.lookahead and self.segmenter.num_labels:
+            raise InputError(
+                f"{type(self.noise).__name__} needs a segmenter that can hand over the next token; "
+                f"{type(self.segmenter).__name__} cannot. Use Chunks"
+            )
+        for objective in self.objectives:
+            what = type(objective).__name__
+            needs = getattr(objective, "needs", None)
+            if needs is not None and needs != self.noise.restores:
+                raise InputError(
+                    f"{what} restores {needs} tokens, but {type(self.noise).__name__} leaves out {self.noise.restores} "
+                    f"ones: choose a noise that fits the objective"
+                )
+            sees = getattr(objective, "visibility", None)
+            if sees is not None and sees != self.backbone.visibility:
+                because = (
+                    "a token that sees its successors is not predicting them"
+                    if sees == "causal"
+                    else "a masked token is to be restored from both sides"
+                )
+                raise InputError(f"{what} needs backbone.visibility {sees!r}, not {self.backbone.visibility!r}: {because}")
+            labels = getattr(objective, "num_labels", 0)
+            if labels and self.segmenter.num_labels != labels:
+                raise InputError(
+                    f"{what} needs {labels} labels for each example, but {type(self.segmenter).__name__} gives "
+                    f"{self.segmenter.num_labels or 'none'}: use SentencePairs, or leave the objective out"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; parts that have alternatives carry their class name as "type"."""
+        return to_plain(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Recipe":
+        """Build a recipe from plain values. Raises: InputError naming the first unknown, missing or wrong field."""
+        return from_plain(Recipe, values, "recipe")
+
+    def save(self, path: Path) -> None:
+        """Write the recipe as JSON."""
+        write_json(path, self.to_dict())
+
+    @staticmethod
+    def load(path: Path) -> "Recipe":
+        """Read a recipe from JSON. Raises: InputError when the file is none."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"there is no recipe at {path}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not a recipe: it is not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise InputError(f"{path} is not a recipe: expected a JSON object")
+        return Recipe.from_dict(values)
+
+
+def to_plain(value: Any) -> Any:
+    """Turn dataclasses into dicts (with their class name as "type") and tuples into lists, all the way down."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: Any, value: Any, where: str) -> Any:
+    """Build a value of annotated type `kind` from plain values; `where` names the field in errors."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _from_union(typing.get_args(kind), value, where)
+    if origin is tuple:
+        item, *rest = typing.get_args(kind)
+        if not isinstance(value, list):
+            raise InputError(f"{where} is {value!r}: expected a list")
+        kinds = [item] * len(value) if rest == [...] else [item, *rest]
+        if len(kinds) != len(value):
+            raise InputError(f"{where} has {len(value)} entries: expected {len(kinds)}")
+        return tuple(from_plain(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value)))
+    if origin is typing.Literal:
+        if value not in typing.get_args(kind):
+            raise InputError(f"{where} is {value!r}: expected one of {', '.join(map(repr, typing.get_args(kind)))}")
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _from_fields(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise InputError(f"{where} is {value!r}: expected {kind.__name__}")
+    return value
+
+
+def _from_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    classes = {kind.__name__: kind for kind in kinds if dataclasses.is_dataclass(kind)}
+    if classes:
+        given = value.get("type") if isinstance(value, dict) else None
+        if given not in classes:
+            raise InputError(
+                f"{where}.type is {given!r}: expected one of {', '.join(classes)}.{nearest(str(given), classes)}"
+            )
+        return _from_fields(classes[given], value, where)
+    for kind in kinds:
+        try:
+            return from_plain(kind, value, where)
+        except InputError:
+            continue
+    raise InputError(f"{where} is {value!r}: expected {' or '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+
+
+def _from_fields(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is {value!r}: expected an object with the fields of {kind.__name__}")
+    given = {name: item for name, item in value.items() if name != "type"}
+    if value.get("type", kind.__name__) != kind.__name__:
+        raise InputError(f"{where}.type is {value['type']!r}: expected {kind.__name__!r}")
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in given:
+        if name not in fields:
+            raise InputError(f"{where}.{name} is not a field of {kind.__name__}.{nearest(name, fields)}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in given:
+            raise InputError(f"{where}.{name} is missing: {kind.__name__} needs it")
+    return kind(**{name: from_plain(hints[name], item, f"{where}.{name}") for name, item in given.items()})

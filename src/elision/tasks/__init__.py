@@ -1,0 +1,1 @@
+"""Downstream tasks: fine-tune, predict, score."""
