@@ -1,0 +1,258 @@
+"""From a recipe and a store to a run: what `elision pretrain` does, for Python.
+
+    run = prepare_run(recipes.get("bert-tiny"), Store.open("store"), Path("runs/bert-tiny"))
+    fit(run)
+"""
+
+import contextlib
+import copy
+import dataclasses
+import errno
+import fcntl
+import itertools
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import elision
+from elision.atomic import write_json
+from elision.data.loader import Loader
+from elision.data.order import derive_seed
+from elision.data.store import Split, Store
+from elision.errors import InputError
+from elision.model.language_model import LanguageModel
+from elision.recipe import Recipe, to_plain
+from elision.text.vocabulary import Vocabulary
+from elision.train import checkpoint
+from elision.train.loop import Progress, Run, evaluate
+from elision.train.precision import autocast, compute_dtype
+from elision.train.settings import Train, parse_budget
+
+# Fields of `train` that change what is logged and kept, but not a single weight: they may differ on resume.
+WATCHING = ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_every", "non_finite")
+
+CALIBRATION_STEPS = 6
+
+
+def prepare_run(
+    recipe: Recipe,
+    store: Store,
+    folder: Path,
+    *,
+    device: torch.device = torch.device("cpu"),
+    init_from: Path | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Run:
+    """Return what `fit` needs: a new run in `folder`, or the one that is already there, to be continued.
+
+    Raises: InputError when the folder holds a run of another recipe or store, when the store's tokenizer lacks a symbol
+    that the recipe needs, or when `init_from` does not fit.
+    """
+    folder = Path(folder)
+    vocabulary = store.tokenizer.vocabulary
+    recipe.noise.check(vocabulary)
+    train = recipe.train
+    data = _loader(recipe, store.split("train"), vocabulary, train.batch_size, train.packing)
+    held_out = None
+    validation = None
+    if "validation" in store.splits:
+        validation = store.split("validation")
+        held_out = _loader(recipe, validation, vocabulary, train.microbatch_size or train.batch_size, train.packing)
+    torch.manual_seed(derive_seed(train.seed, "weights"))
+    model = LanguageModel(recipe.backbone, recipe.objectives, vocabulary.size)
+    measured = validation or store.split("train")
+    run = Run(
+        folder=folder,
+        model=model,
+        train=train,
+        data=data,
+        device=device,
+        held_out=held_out,
+        token_term=next((o.name for o in recipe.objectives if hasattr(o, "logits")), None),
+        bits_per_nat=measured.num_tokens / measured.num_bytes / math.log(2),
+        report=report,
+    )
+    earlier = _earlier(folder, recipe, store)
+    if earlier is not None:
+        return dataclasses.replace(run, train=dataclasses.replace(earlier.train, **_watching(train)))
+    if init_from is not None:
+        _start_from(model, Path(init_from), store)
+    if train.budget is not None:
+        run = dataclasses.replace(run, train=dataclasses.replace(train, budget=None, steps=_steps_for(run)))
+    _lay_out(run, recipe, store, init_from)
+    return run
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that two processes cannot train in it at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise InputError(f"{folder} is being trained by another process: wait for it, or name another --out") from None
+        yield
+
+
+def _loader(recipe: Recipe, split: Split, vocabulary: Vocabulary, batch_size: int, packing: bool) -> Loader:
+    train = recipe.train
+    return Loader(
+        plan=recipe.segmenter.plan(split, vocabulary, train.seed, recipe.noise.lookahead),
+        noise=recipe.noise,
+        vocabulary=vocabulary,
+        seed=train.seed,
+        batch_size=batch_size,
+        microbatch_size=min(train.microbatch_size or batch_size, batch_size),
+        row_length=recipe.segmenter.max_length,
+        packing=packing,
+    )
+
+
+def _earlier(folder: Path, recipe: Recipe, store: Store) -> Recipe | None:
+    """Return the resolved recipe of the run that `folder` holds, None when it holds none; refuse another's."""
+    if not (folder / "run.json").exists():
+        if folder.is_dir() and any(child.name != ".lock" for child in folder.iterdir()):
+            raise InputError(f"{folder} holds files that are no run of elision: name an empty folder with --out")
+        return None
+    try:
+        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        requested, fingerprint = Recipe.from_dict(about["requested"]), about["store"]["fingerprint"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise InputError(f"{folder / 'run.json'} is torn or foreign: name another folder with --out") from None
+    if fingerprint != store.fingerprint:
+        raise InputError(
+            f"the run {folder} was trained on the store {about['store']['path']} ({fingerprint[:12]}), not on "
+            f"{store.path} ({store.fingerprint[:12]}): go on with the same --data, or name another --out"
+        )
+    different = list(_differences(to_plain(_unwatched(requested)), to_plain(_unwatched(recipe)), ""))
+    if different:
+        raise InputError(
+            f"the run {folder} was started with another recipe: "
+            + "; ".join(f"{name} was {was!r}, now {now!r}" for name, was, now in different[:3])
+            + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
+            + ". Go on with the same settings, or name another --out"
+        )
+    return Recipe.load(folder / "recipe.json")
+
+
+def _unwatched(recipe: Recipe) -> Recipe:
+    defaults = {field.name: field.default for field in dataclasses.fields(Train) if field.name in WATCHING}
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, **defaults))
+
+
+def _watching(train: Train) -> dict[str, Any]:
+    return {name: getattr(train, name) for name in WATCHING}
+
+
+def _differences(was: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in sorted(was.keys() | now.keys()):
+            yield from _differences(was.get(name), now.get(name), f"{where}.{name}".lstrip("."))
+    elif was != now:
+        yield where, was, now
+
+
+def _start_from(model: LanguageModel, source: Path, store: Store) -> None:
+    """Copy the weights of a run, checkpoint or Hugging Face folder into a new model."""
+    loaded = elision.load(source)
+    if loaded.tokenizer.fingerprint != store.tokenizer.fingerprint:
+        raise InputError(
+            f"--init-from {source} has another tokenizer ({loaded.tokenizer.fingerprint[:12]}) than the store "
+            f"{store.path} ({store.tokenizer.fingerprint[:12]}): prepare the store with --tokenizer {source}"
+        )
+    checkpoint.load_into(model, loaded.model.state_dict(), source)
+
+
+def _lay_out(run: Run, recipe: Recipe, store: Store, init_from: Path | None) -> None:
+    """Write what the folder of a new run starts with; run.json last, since it is what makes it a run."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    dataclasses.replace(recipe, train=run.train).save(run.folder / "recipe.json")
+    store.tokenizer.save(run.folder / "tokenizer")
+    about = {
+        "format": 1,
+        "elision": elision.__version__,
+        "torch": torch.__version__,
+        "command": shlex.join(["elision", *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "store": {
+            "path": str(store.path),
+            "fingerprint": store.fingerprint,
+            "tokenizer": store.tokenizer.fingerprint,
+            "documents": store.split("train").num_documents,
+            "tokens": store.split("train").num_tokens,
+            "bytes": store.split("train").num_bytes,
+        },
+        "init_from": None if init_from is None else str(init_from),
+        "parameters": run.model.num_parameters(),
+        "requested": recipe.to_dict(),
+    }
+    if init_from is not None:
+        # The weights to start from are the run's own from here on: they are its checkpoint of step 0.
+        optimizer = run.train.optimizer.build(run.model)
+        checkpoint.save(
+            run.folder, checkpoint.State(), run.model, optimizer, None, is_best=False, keep=1, keep_every=None
+        )
+    write_json(run.folder / "run.json", about)
+
+
+def _steps_for(run: Run) -> int:
+    """Turn a budget into steps, by arithmetic or by timing a copy of the model for a few steps."""
+    assert run.train.budget is not None
+    budget = parse_budget(run.train.budget)
+    if budget.unit == "steps":
+        return max(1, round(budget.amount))
+    sample = list(itertools.islice(run.data.stream(0, CALIBRATION_STEPS), CALIBRATION_STEPS))
+    if budget.unit == "tokens":
+        return max(1, round(budget.amount / _mean(sum(batch.num_tokens for batch in step) for step in sample)))
+    if budget.unit == "flops":
+        return max(1, round(budget.amount / _mean(sum(run.model.num_flops(batch) for batch in step) for step in sample)))
+    trial = dataclasses.replace(run, model=copy.deepcopy(run.model).to(run.device))
+    evaluations = 0.0
+    if run.held_out is not None:
+        started = time.monotonic()
+        evaluate(trial, compute_dtype(run.train.precision, run.device))
+        evaluations = 20 * (time.monotonic() - started)
+    if budget.amount < 2 * evaluations:
+        raise InputError(
+            f"train.budget is {run.train.budget!r}, but its evaluations alone take about {evaluations:.0f} s: give more "
+            f"time, or lower train.eval_examples (now {run.train.eval_examples})"
+        )
+    return max(1, int((budget.amount - evaluations) / _seconds_per_step(trial, sample)))
+
+
+def _seconds_per_step(run: Run, sample: list) -> float:
+    """Time a few updates of a model that is thrown away after; the first warms up and does not count."""
+    dtype = compute_dtype(run.train.precision, run.device)
+    optimizer = run.train.optimizer.build(run.model)
+    parameters = list(run.model.parameters())
+    forward = torch.compile(run.model) if run.train.compile or run.device.type == "cuda" else run.model
+    times = []
+    for update, microbatches in enumerate(sample, 1):
+        started = time.monotonic()
+        for batch in microbatches:
+            with autocast(run.device, dtype):
+                terms, _ = forward(batch.to(run.device))
+            sum(term.sum / max(1, term.count) for term in terms.values()).backward()
+        norm = run.train.optimizer.clip_(parameters)
+        run.train.optimizer.prepare(optimizer, update, run.train.optimizer.learning_rate)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        # Fetching a number waits for the device.
+        float(norm)
+        times.append(time.monotonic() - started)
+    return sorted(times[1:])[len(times[1:]) // 2]
+
+
+def _mean(values: Iterator[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
