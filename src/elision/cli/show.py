@@ -1,0 +1,149 @@
+"""`elision show`: see what a recipe does to a text."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from elision import recipes
+from elision.errors import InputError
+from elision.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """See what a recipe does to a text: what is left out, what stands in its place, what must be restored, and who
+    sees whom. The segmenter, the noise and the batch are the very ones that training uses.
+
+    A recipe is a name or the recipe.json of a run, and its settings can be changed, as in `elision pretrain`.
+
+    Examples:
+
+    elision show bert-base "The cat sat on the mat. It was warm."
+
+    elision show gpt2-small chapter.txt --html chapter.html
+
+    elision show bert-tiny --data store --index 7 --noise.rate 0.3
+    """
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    text: tyro.conf.Positional[tuple[str, ...]] = ()
+    """what to show: a text (several are several documents), a file (blank lines part documents), or - for standard
+    input; none with --data: an example of the store"""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="STORE")] = None
+    """take the tokenizer, and without a text also the example, from this token store"""
+    split: str = "train"
+    """which split of the store"""
+    tokenizer: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """take the tokenizer from here (a folder, tokenizer.json, vocab.txt, ...)"""
+    index: int | None = None
+    """which example of the text or the store; default: one that shows much of the text, or the store's first"""
+    examples: int = 1
+    """how many examples to lay into the row, as packing does"""
+    seed: int | None = None
+    """of every random choice; default: the recipe's"""
+    html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """write a page instead of printing: one file that needs nothing else"""
+    width: int | None = None
+    """columns of the terminal; default: as many as it has"""
+    all: bool = False
+    """print every token of a long example"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command."""
+    settings = parse(arguments)
+    from elision.data.store import Store
+    from elision.show.source import explain_split, explain_texts
+    from elision.text.tokenizer import Tokenizer
+
+    texts = [document for argument in settings.text for document in read(argument)]
+    if settings.width is not None and settings.width < 40:
+        raise InputError(f"--width is {settings.width}: it must be at least 40")
+    if settings.data is not None and settings.tokenizer is not None:
+        raise InputError("--data and --tokenizer both name a tokenizer: give one of them")
+    store = None if settings.data is None else Store.open(settings.data)
+    if settings.text:
+        tokenizer = store.tokenizer if store is not None else None
+        if settings.tokenizer is not None:
+            tokenizer = Tokenizer.load(settings.tokenizer)
+        shown = explain_texts(settings.recipe, texts, tokenizer, settings.seed, settings.index, settings.examples)
+    elif store is not None:
+        split = store.split(settings.split)
+        index = 0 if settings.index is None else settings.index
+        shown = explain_split(settings.recipe, split, store.tokenizer, settings.seed, index, settings.examples)
+    else:
+        raise InputError('there is nothing to show: give a text (elision show bert-base "Some text.") or --data STORE')
+    if settings.html is not None:
+        from elision.atomic import write_text
+        from elision.show.page import page
+
+        write_text(settings.html, page(shown))
+        print(settings.html)
+        return 0
+    from rich.console import Console
+
+    from elision.show.terminal import print_explanation
+
+    console = Console(width=settings.width, highlight=False)
+    print_explanation(shown, console, **({"max_tokens": None} if settings.all else {}))
+    return 0
+
+
+def parse(arguments: list[str]) -> Show:
+    """Read the command line: the recipe first, since its fields are options too."""
+    arguments = list(arguments)
+    asks_help = any(flag in arguments for flag in ("-h", "--help"))
+    if arguments and not arguments[0].startswith("-"):
+        name = arguments.pop(0)
+        recipe = Recipe.load(Path(name)) if name.endswith(".json") else recipes.get(name)
+    elif asks_help:
+        recipe = recipes.get("bert-base")
+        sys.stdout.write("usage: elision show RECIPE [TEXT ...] [OPTIONS]\n\n")
+        sys.stdout.write(
+            f"RECIPE is one of: {', '.join(recipes.names())}.\nThe options below are those of bert-base.\n\n"
+        )
+    else:
+        raise InputError('name a recipe first (elision show bert-base "Some text."); `elision recipes` lists them')
+    return tyro.cli(
+        Show,
+        prog=f"elision show {recipe.name}",
+        args=arguments,
+        default=Show(recipe=recipe),
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def read(argument: str) -> list[str]:
+    """Return the documents that one argument stands for: standard input, a file, or the text itself."""
+    if argument == "-":
+        return _documents(sys.stdin.read())
+    if os.path.isfile(argument):
+        try:
+            return _documents(Path(argument).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{argument} is no UTF-8 text ({error.reason} at byte {error.start}): convert it"
+            ) from None
+    if not any(character.isspace() for character in argument) and argument.endswith((".txt", ".md", ".text")):
+        raise InputError(f"there is no file {argument}: give a file that exists, or a text in quotation marks")
+    return [argument]
+
+
+def _documents(text: str) -> list[str]:
+    """Part a text at its blank lines."""
+    parts = ["\n".join(lines) for lines in _paragraphs(text)]
+    return [part for part in parts if part.strip()]
+
+
+def _paragraphs(text: str) -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.strip():
+            found[-1].append(line)
+        elif found[-1]:
+            found.append([])
+    return found

@@ -1,0 +1,121 @@
+"""Examples to show: drawn from a store, or made of a text by way of a small store of its own.
+
+Either way the recipe's own segmenter and noise make them, with the generators that training uses.
+"""
+
+import contextlib
+import dataclasses
+import pydoc_data.topics
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from elision.data.example import Example
+from elision.data.order import generator
+from elision.data.shards import Documents, StoreWriter
+from elision.data.store import Split
+from elision.errors import InputError
+from elision.recipe import Recipe
+from elision.show.explain import Explanation, explain
+from elision.text.sentences import split_sentences
+from elision.text.tokenizer import Tokenizer, TokenizerSpec
+
+# A throw-away tokenizer should take about a second to train.
+SMALL_VOCABULARY = 8192
+LONGEST_TRAINING_TEXT = 1_000_000
+# Among how many examples the one with the most different tokens is looked for: a short text also makes pairs that repeat
+# it or hold only a part of it, which show less.
+NUM_TRIED = 64
+
+
+def explain_texts(
+    recipe: Recipe,
+    texts: Sequence[str],
+    tokenizer: Tokenizer | None = None,
+    seed: int | None = None,
+    index: int | None = None,
+    num_examples: int = 1,
+) -> Explanation:
+    """Explain what `recipe` makes of `texts`, one document each.
+
+    Without a `tokenizer` the recipe's own kind is trained on the spot. `index` chooses the example; None takes
+    one that shows much of the text. Raises: InputError when there is no text, or no such example.
+    """
+    notes = []
+    if tokenizer is None:
+        tokenizer = small_tokenizer(recipe.tokenizer, texts)
+        notes.append(
+            f"The tokenizer ({tokenizer.vocabulary.size:,} symbols) was trained just now on this text and the Python "
+            f"manual; --data or --tokenizer takes a real one."
+        )
+    with split_of_texts(texts, tokenizer) as split:
+        return explain_split(recipe, split, tokenizer, seed, index, num_examples, notes)
+
+
+def explain_split(
+    recipe: Recipe,
+    split: Split,
+    tokenizer: Tokenizer,
+    seed: int | None = None,
+    index: int | None = None,
+    num_examples: int = 1,
+    notes: Sequence[str] = (),
+) -> Explanation:
+    """Explain examples `index` and following, `num_examples` of them, that `recipe` makes of a split.
+
+    Seed and index fix everything: the same noise as in the first epoch of a training with that seed.
+    Raises: InputError when there is no such example.
+    """
+    vocabulary = tokenizer.vocabulary
+    seed = recipe.train.seed if seed is None else seed
+    recipe.noise.check(vocabulary)
+    plan = recipe.segmenter.plan(split, vocabulary, seed, recipe.noise.lookahead)
+    if num_examples < 1:
+        raise InputError(f"--examples is {num_examples}: it must be at least 1")
+    if index is None:
+        index = max(range(min(len(plan), NUM_TRIED)), key=lambda i: len(np.unique(plan.example(i).inputs)))
+    if not 0 <= index < len(plan):
+        raise InputError(f"--index is {index}: this text makes {len(plan)} examples, numbered from 0")
+    chosen = range(index, min(index + num_examples, len(plan)))
+    before: list[Example] = [plan.example(i) for i in chosen]
+    # A noise may write into what it is given, so it gets an example of its own.
+    after = [recipe.noise(plan.example(i), vocabulary, generator(seed, "noise", 0, i)) for i in chosen]
+    which = f"Example {index}" if len(chosen) == 1 else f"Examples {index} to {chosen[-1]}"
+    hint = "" if len(plan) == 1 else "; --index N shows another"
+    return explain(recipe, before, after, tokenizer, [f"{which} of {len(plan):,}, seed {seed}{hint}.", *notes])
+
+
+@contextlib.contextmanager
+def split_of_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Split]:
+    """Yield `texts`, one document each, as the only split of a store that is removed afterwards."""
+    documents = [(text, [ids for ids in tokenizer.encode_batch(split_sentences(text)) if len(ids)]) for text in texts]
+    documents = [(text, sentences) for text, sentences in documents if sentences]
+    if not documents:
+        raise InputError("The text is empty: give at least one word.")
+    written = Documents(
+        ids=np.concatenate([ids for _, sentences in documents for ids in sentences]),
+        num_tokens=np.array([sum(map(len, sentences)) for _, sentences in documents], np.int64),
+        sentence_lengths=np.array([len(ids) for _, sentences in documents for ids in sentences], np.uint32),
+        num_sentences=np.array([len(sentences) for _, sentences in documents], np.int64),
+        num_bytes=np.array([len(text.encode("utf-8", "replace")) for text, _ in documents], np.int64),
+        hashes=np.zeros(len(documents), np.uint64),
+        languages=[None] * len(documents),
+        identifiers=[None] * len(documents),
+    )
+    with tempfile.TemporaryDirectory(prefix="elision-show-") as folder:
+        tokenizer.save(Path(folder) / "tokenizer")
+        writer = StoreWriter(Path(folder), tokenizer, validation=0.0)
+        writer.append(written)
+        yield writer.finish({}).split("train")
+
+
+def small_tokenizer(spec: TokenizerSpec, texts: Sequence[str]) -> Tokenizer:
+    """Train a small tokenizer of the given kind on `texts` and the language reference that Python carries with it."""
+    own = "\n".join(texts)[:LONGEST_TRAINING_TEXT]
+    if not own.strip():
+        raise InputError("The text is empty: give at least one word.")
+    # Twice, so that also a word that occurs once is frequent enough to be joined.
+    corpus = [own, own, *pydoc_data.topics.topics.values()]
+    return dataclasses.replace(spec, vocab_size=min(spec.vocab_size, SMALL_VOCABULARY)).train(corpus)
