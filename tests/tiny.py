@@ -1,0 +1,147 @@
+"""Stores, recipes and batches of test size: the parts of the real thing, made small."""
+
+import dataclasses
+import functools
+import hashlib
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elision import recipes
+from elision.data.loader import Loader
+from elision.data.shards import Documents, StoreWriter
+from elision.data.store import Store
+from elision.model.language_model import LanguageModel
+from elision.recipe import Recipe
+from elision.text.tokenizer import ByteLevelBPE, Tokenizer, TokenizerSpec, WordPiece
+from elision.text.vocabulary import Vocabulary
+
+WORDPIECE = WordPiece(vocab_size=300)
+BYTES = ByteLevelBPE(vocab_size=300)
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 300,
+    "num_layers": 2,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "feedforward_size": 64,
+    "num_positions": 32,
+    "max_length": 24,
+    "batch_size": 8,
+    "steps": 40,
+    "eval_examples": 8,
+    "log_every": 5,
+    "precision": "float32",
+}
+"""Fields of recipes by name, and the value that each takes in a test."""
+
+
+def shrunk(part: Any, **settings: Any) -> Any:
+    """Return a recipe (or a part of one) with the same parts at the sizes above; `settings` sets fields by name."""
+    if isinstance(part, tuple):
+        return tuple(shrunk(item, **settings) for item in part)
+    if not dataclasses.is_dataclass(part):
+        return part
+    wanted = SIZES | settings
+    fields = {
+        field.name: wanted[field.name] if field.name in wanted else shrunk(getattr(part, field.name), **settings)
+        for field in dataclasses.fields(part)
+    }
+    return type(part)(**fields)
+
+
+def recipe(name: str, **settings: Any) -> Recipe:
+    """Return the named recipe at test size."""
+    return shrunk(recipes.get(name), **settings)
+
+
+@functools.cache
+def systems() -> tuple[str, ...]:
+    """Return one recipe name for each distinct system under recipes/: sizes that shrink to the same are one."""
+    distinct: dict[str, str] = {}
+    for name in recipes.names():
+        small = dataclasses.replace(recipe(name, learning_rate=1e-3), name="")
+        distinct.setdefault(repr(small), name)
+    return tuple(distinct.values())
+
+
+def texts(num_documents: int = 40, seed: int = 0) -> list[list[str]]:
+    """Return documents as lists of sentences, in words that are short, few and unevenly frequent."""
+    rng = random.Random(seed)
+    syllables = ["ba", "do", "ki", "lu", "me", "no", "ra", "su", "ti", "ve"]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(500)]
+    weights = [1 / (rank + 1) for rank in range(len(words))]
+    return [
+        [" ".join(rng.choices(words, weights, k=rng.randint(3, 9))) + "." for _ in range(rng.randint(1, 9))]
+        for _ in range(num_documents)
+    ]
+
+
+def tokenizer(spec: TokenizerSpec) -> Tokenizer:
+    """Train a tokenizer on `texts`."""
+    return spec.train(" ".join(document) for document in texts())
+
+
+def text_store(path: Path, spec: TokenizerSpec, validation: float = 0.2) -> Store:
+    """Write a store of `texts` with a tokenizer of its own, a part of it held out."""
+    trained = tokenizer(spec)
+    documents = [[ids for ids in trained.encode_batch(document) if len(ids)] for document in texts()]
+    return id_store(path, trained, documents, validation)
+
+
+def id_store(
+    path: Path,
+    made_with: Tokenizer,
+    documents: Sequence[Sequence[Sequence[int]]],
+    validation: float = 0.0,
+    shard_tokens: int = 1 << 10,
+) -> Store:
+    """Write documents that are given as the token ids of their sentences; several shards, so that reads cross them."""
+    made_with.save(path / "tokenizer")
+    writer = StoreWriter(path, made_with, validation, shard_tokens)
+    for index, document in enumerate(documents):
+        ids = np.concatenate([np.asarray(sentence) for sentence in document])
+        digest = hashlib.blake2b(f"{index}".encode() + ids.tobytes(), digest_size=8).digest()
+        writer.append(
+            Documents(
+                ids=ids,
+                num_tokens=np.array([len(ids)]),
+                sentence_lengths=np.array([len(sentence) for sentence in document], np.uint32),
+                num_sentences=np.array([len(document)]),
+                num_bytes=np.array([4 * len(ids)]),
+                hashes=np.array([int.from_bytes(digest, "little")], np.uint64),
+                languages=[None],
+                identifiers=[None],
+            )
+        )
+    return writer.finish({})
+
+
+def vocabulary(size: int, continues_word: np.ndarray | None = None) -> Vocabulary:
+    """Return a vocabulary whose first five ids are pad, unk, cls, sep, mask; 5 is the end of text, too."""
+    special = np.arange(size) < 6
+    continues = np.zeros(size, bool) if continues_word is None else continues_word
+    return Vocabulary(size, special, continues, pad=0, unk=1, cls=2, sep=3, mask=4, bos=5, eos=5)
+
+
+def loader(recipe: Recipe, store: Store, **settings: Any) -> Loader:
+    """Return a loader over the training split, as `prepare_run` builds it; `settings` sets its fields."""
+    words, train = store.tokenizer.vocabulary, recipe.train
+    built = Loader(
+        plan=recipe.segmenter.plan(store.split("train"), words, train.seed, recipe.noise.lookahead),
+        noise=recipe.noise,
+        vocabulary=words,
+        seed=train.seed,
+        batch_size=train.batch_size,
+        microbatch_size=train.microbatch_size or train.batch_size,
+        row_length=recipe.segmenter.max_length,
+    )
+    return dataclasses.replace(built, **settings)
+
+
+def model(recipe: Recipe, store: Store) -> LanguageModel:
+    """Return the model of a recipe, with weights from PyTorch's global generator as it stands."""
+    return LanguageModel(recipe.backbone, recipe.objectives, store.tokenizer.vocabulary.size)
