@@ -155,14 +155,19 @@ class TransformerModel(nn.Module):
         self.pooler = nn.Linear(width, width) if settings.pooler else None
         settings.init.apply_(self, settings.num_layers)
 
-    def forward(self, batch: Batch, carry: dict[str, Tensor] | None = None) -> Output:
-        """Return the states of every place of the batch; places without a token hold values that mean nothing."""
+    def forward(self, batch: Batch, carry: dict[str, Tensor] | None = None, visible: Tensor | None = None) -> Output:
+        """Return the states of every place of the batch; places without a token hold values that mean nothing.
+
+        visible: bool [B, T, T] or None; narrows further whom a token sees, and must leave every token something to see.
+        """
         hidden_BTD = self.embed(batch.inputs, batch.positions, batch.type_ids)
-        visible = same_document(batch)
+        sees = same_document(batch)
+        if visible is not None:
+            sees = sees & Visible(visible[:, None])
         if self.settings.visibility == "causal":
-            visible = visible & CAUSAL
+            sees = sees & CAUSAL
         for block in self.blocks:
-            hidden_BTD = block(hidden_BTD, visible)
+            hidden_BTD = block(hidden_BTD, sees)
         hidden_BTD = self.final_norm(hidden_BTD)
         return Output(hidden_BTD, hidden_BTD)
 

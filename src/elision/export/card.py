@@ -1,0 +1,136 @@
+"""The model card: what the model is, what it was trained on and how, what it reached, how to load it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import elision
+from elision.loaded import Loaded
+from elision.recipe import to_plain
+from elision.train.metrics import read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the run of a checkpoint tells of it; empty where there is no run (an import)."""
+
+    command: str | None = None
+    store: dict[str, Any] = dataclasses.field(default_factory=dict)
+    step: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    init_from: str | None = None
+
+
+def gather(checkpoint: Path) -> Facts:
+    """Read what is known of a checkpoint from its own state and from the run that it lies in."""
+    state = _json(checkpoint / "state.json")
+    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+    about = _json(run / "run.json")
+    step = state.get("step")
+    measured = [line for line in read_metrics(run) if line.get("split") == "validation" and line.get("step") == step]
+    metrics = {name: value for name, value in measured[-1].items() if name not in ("step", "split")} if measured else {}
+    return Facts(
+        command=about.get("command"),
+        store={name: value for name, value in about.get("store", {}).items() if name != "path"},
+        step=step,
+        tokens=state.get("tokens"),
+        seconds=state.get("seconds"),
+        metrics=metrics,
+        init_from=about.get("init_from"),
+    )
+
+
+def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str) -> str:
+    """Return the text of README.md."""
+    architecture = config["architectures"][0]
+    task, auto = _TASKS[architecture]
+    header = ["---", "library_name: transformers", f"pipeline_tag: {task}", "tags:", "- elision"]
+    header += [f"- {config['model_type']}", "---"]
+    parts = [
+        "\n".join(header),
+        f"# {name}",
+        f"A `{architecture}` of {loaded.model.num_parameters():,} parameters, pretrained with the recipe "
+        f"`{loaded.recipe.name}` by elision {elision.__version__}.",
+        f"## Use\n\n```python\n{_use(architecture, auto, name)}\n```",
+        f"## Recipe\n\n{_table(('part', 'what'), _recipe_rows(loaded))}",
+    ]
+    data = _data_rows(facts)
+    if data:
+        parts.append(f"## Training data\n\n{_table(('', ''), data)}")
+    if facts.metrics:
+        rows = [(key.replace("_", " "), f"{value:.4f}") for key, value in facts.metrics.items()]
+        parts.append(f"## Held-out text\n\n{_table(('measure', f'at step {facts.step:,}'), rows)}")
+    if facts.command:
+        parts.append(f"## Command\n\n```\n{facts.command}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+_TASKS = {
+    "BertForPreTraining": ("fill-mask", "AutoModelForMaskedLM"),
+    "BertForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
+    "BertForNextSentencePrediction": ("feature-extraction", "AutoModelForNextSentencePrediction"),
+    "BertForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "GPT2LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
+    "GPT2ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+}
+
+
+def _use(architecture: str, auto: str, name: str) -> str:
+    lines = [
+        f"from transformers import {auto}, AutoTokenizer",
+        "",
+        f'model = {auto}.from_pretrained("{name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+    ]
+    if architecture == "BertForPreTraining":
+        lines += ["# AutoModelForPreTraining loads the head over sentence pairs as well."]
+    lines += ["", "import elision", "", f'model = elision.load("{name}")']
+    return "\n".join(lines)
+
+
+def _recipe_rows(loaded: Loaded) -> list[tuple[str, str]]:
+    recipe = loaded.recipe
+    tokenizer = f"{type(loaded.tokenizer.raw.model).__name__}, {loaded.tokenizer.vocabulary.size:,} symbols"
+    rows = [("tokenizer", tokenizer), ("segmenter", _settings(recipe.segmenter)), ("noise", _settings(recipe.noise))]
+    rows += [("backbone", _settings(recipe.backbone))]
+    rows += [("objective", _settings(objective)) for objective in loaded.model.objectives]
+    train = recipe.train
+    rows += [("batch", f"{train.batch_size:,} examples"), ("steps", f"{train.steps:,}")]
+    return [*rows, ("optimiser", _settings(train.optimizer)), ("schedule", _settings(train.schedule))]
+
+
+def _data_rows(facts: Facts) -> list[tuple[str, str]]:
+    rows = [(key, f"{value:,}" if isinstance(value, int) else f"`{value}`") for key, value in facts.store.items()]
+    if facts.tokens:
+        rows.append(("tokens read in training", f"{facts.tokens:,}"))
+    if facts.init_from:
+        rows.append(("started from", f"`{facts.init_from}`"))
+    return rows
+
+
+def _settings(part: Any) -> str:
+    """Write a part of the recipe as `Name(field=value, ...)`."""
+    return f"`{_plain(to_plain(part))}`"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        fields = ", ".join(f"{name}={_plain(item)}" for name, item in value.items() if name != "type")
+        return f"{value['type']}({fields})"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,94 @@
+"""One table for each class family says what our tensors are called in another layout, and how they lie there.
+
+The same table reads and writes, so an export of an import is the identity.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from elision.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of ours and its counterpart: several names when it lies there in equal parts (queries, keys, values).
+
+    `transposed`: matrices lie there with inputs first (GPT-2's Conv1D).
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+
+
+def tensor(ours: str, *theirs: str) -> list[Entry]:
+    """One tensor under its full name."""
+    return [Entry(ours, theirs)]
+
+
+def module(ours: str, *theirs: str, transposed: bool = False) -> list[Entry]:
+    """The weight and the bias of one module."""
+    return [
+        Entry(f"{ours}.{part}", tuple(f"{name}.{part}" for name in theirs), transposed and part == "weight")
+        for part in ("weight", "bias")
+    ]
+
+
+def each_layer(num_layers: int, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries for every layer; `{n}` in a name is the number of the layer, from 0."""
+    return [
+        Entry(entry.ours.format(n=n), tuple(name.format(n=n) for name in entry.theirs), entry.transposed)
+        for n in range(num_layers)
+        for entry in entries
+    ]
+
+
+class KeyMap:
+    """The table of one model, used in both directions."""
+
+    def __init__(self, entries: Iterable[Entry]):
+        self.entries = tuple(entries)
+        self.theirs = frozenset(name for entry in self.entries for name in entry.theirs)
+
+    def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename, split and transpose our tensors, weights or gradients; every one must be in the table."""
+        known = {entry.ours for entry in self.entries}
+        assert ours.keys() == known, f"not in the table: {sorted(ours.keys() ^ known)}"
+        theirs: dict[str, Tensor] = {}
+        for entry in self.entries:
+            for name, part in zip(entry.theirs, ours[entry.ours].chunk(len(entry.theirs)), strict=True):
+                theirs[name] = (part.T if entry.transposed else part).contiguous()
+        return theirs
+
+    def to_ours(self, theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> dict[str, Tensor]:
+        """Rename, join and transpose their tensors into ours, which must have the given shapes.
+
+        Raises: InputError naming the tensors that are missing, foreign or of a shape that the settings exclude.
+        """
+        missing, foreign = sorted(self.theirs - theirs.keys()), sorted(theirs.keys() - self.theirs)
+        if missing or foreign:
+            raise InputError(
+                f"the weights in {source} do not fit its config.json: missing {_some(missing)}; "
+                f"unknown {_some(foreign)}. Look whether num_hidden_layers (n_layer) agrees with the file"
+            )
+        ours: dict[str, Tensor] = {}
+        for entry in self.entries:
+            parts = [theirs[name].T if entry.transposed else theirs[name] for name in entry.theirs]
+            wanted = shapes[entry.ours]
+            part_shape = torch.Size([wanted[0] // len(parts), *wanted[1:]])
+            for name, part in zip(entry.theirs, parts):
+                if part.shape != part_shape:
+                    stored = part_shape[::-1] if entry.transposed else part_shape
+                    raise InputError(
+                        f"{name} in {source} has shape {tuple(theirs[name].shape)}, but its config.json says "
+                        f"{tuple(stored)}: the two belong to different models"
+                    )
+            ours[entry.ours] = torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
+        return ours
+
+
+def _some(names: list[str]) -> str:
+    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "none"

@@ -1,0 +1,117 @@
+"""A Hugging Face folder read into our parts: a recipe to go on with, and tensors under our names."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from elision.atomic import replacing
+from elision.errors import InputError
+from elision.export import families
+from elision.export.config import Config
+from elision.export.weights import read_weights
+from elision.model.language_model import LanguageModel
+from elision.recipe import Recipe
+from elision.text.tokenizer import ByteLevelBPE, Tokenizer, TokenizerSpec, Unigram, WordPiece
+from elision.train.checkpoint import WEIGHTS
+
+
+@dataclasses.dataclass
+class Imported:
+    """What a Hugging Face folder holds, in our terms.
+
+    `tensors` are the state of a LanguageModel, in the data type of the file. `tokenizer` is None when the folder has
+    none, and then `tokenizer_error` says why. `notes` tell what was left out or made anew.
+    """
+
+    recipe: Recipe
+    tensors: dict[str, Tensor]
+    vocab_size: int
+    tokenizer: Tokenizer | None
+    tokenizer_error: InputError | None
+    notes: list[str]
+
+
+def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
+    """Read config.json, the weights and the tokenizer (of the folder, or the one given).
+
+    Raises: InputError naming the field or tensor that cannot be expressed here.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is not a Hugging Face folder: it has no config.json")
+    config = Config(folder / "config.json")
+    family = families.of_config(config)
+    tensors = family.normalise(read_weights(folder), str(folder))
+    names = frozenset(tensors)
+    heads = family.heads_in(names)
+    backbone = family.read_backbone(config, names)
+    recipe = family.read_recipe(folder.resolve().name, backbone, heads)
+    wanted = [objective.name for objective in recipe.objectives]
+    kept = tuple(head for head in heads if head in wanted)
+    table = family.key_map(backbone, kept)
+    others = sorted(name for name in names - table.theirs if not family.backbone_names(name))
+    if others:
+        config.note(f"left out, since pretraining has no place for them: {', '.join(others)}")
+    with torch.device("meta"):
+        model = LanguageModel(backbone, recipe.objectives, config.count("vocab_size"))
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    ours = table.to_ours({name: tensors[name] for name in names - set(others)}, shapes, str(folder))
+    ours |= _new_heads(model, kept, ours["backbone.tokens.weight"].dtype, config)
+    found, error = _tokenizer(folder if tokenizer is None else tokenizer)
+    vocab_size = model.backbone.vocab_size
+    if found is not None:
+        recipe = dataclasses.replace(recipe, tokenizer=_spec(found))
+        if found.vocabulary.size > vocab_size:
+            config.note(
+                f"the tokenizer has {found.vocabulary.size} symbols, but the model only {vocab_size}: texts that use "
+                f"the others will be refused"
+            )
+    return Imported(recipe, ours, vocab_size, found, error, config.notes)
+
+
+def write_checkpoint(imported: Imported, out: Path) -> None:
+    """Write a checkpoint folder that `elision.load`, `fill`, `generate` and `pretrain --init-from` take, atomically."""
+    from safetensors.torch import save_file
+
+    assert imported.tokenizer is not None
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        imported.recipe.save(temporary / "recipe.json")
+        imported.tokenizer.save(temporary / "tokenizer")
+        save_file(imported.tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+
+
+def _new_heads(model: LanguageModel, kept: tuple[str, ...], dtype: torch.dtype, config: Config) -> dict[str, Tensor]:
+    """Return initial weights for the objectives that the file has no head for: always the same ones."""
+    made: dict[str, Tensor] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for objective in model.objectives:
+            if objective.name in kept:
+                continue
+            state = objective.head(model.backbone).state_dict()
+            made |= {f"heads.{objective.name}.{name}": value.to(dtype) for name, value in state.items()}
+            if state:
+                config.note(f"the file has no head for {objective.name}: a new one, not yet trained, stands in")
+    return made
+
+
+def _tokenizer(path: Path) -> tuple[Tokenizer | None, InputError | None]:
+    try:
+        return Tokenizer.load(path), None
+    except InputError as error:
+        return None, error
+
+
+def _spec(tokenizer: Tokenizer) -> TokenizerSpec:
+    """Describe a tokenizer as one that could be trained anew, for `elision prepare --recipe`."""
+    size, kind = tokenizer.vocabulary.size, type(tokenizer.raw.model).__name__
+    normalizer = tokenizer.raw.normalizer
+    lowercase = normalizer is not None and normalizer.normalize_str("A") == "a"
+    if kind == "WordPiece":
+        return WordPiece(vocab_size=size, lowercase=lowercase)
+    if kind == "Unigram":
+        return Unigram(vocab_size=size, lowercase=lowercase)
+    return ByteLevelBPE(vocab_size=size, layout="roberta" if "mask" in tokenizer.roles else "gpt2")

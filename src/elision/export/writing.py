@@ -1,0 +1,96 @@
+"""A model written as a Hugging Face folder, which transformers loads with no code of ours."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+
+import elision
+from elision.atomic import replacing, write_json, write_text
+from elision.errors import InputError
+from elision.export import card, families
+from elision.loaded import Loaded
+
+# Its presence says that a folder was written here and may be written again. Nothing else copies it along.
+MARK = "elision.json"
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def check_free(out: Path, overwrite: bool, mark: str | None = None) -> None:
+    """Raise InputError when `out` holds something that writing there would destroy.
+
+    A folder with a file named `mark` may be replaced, any other only with `overwrite`.
+    """
+    if out.is_file():
+        raise InputError(f"{out} is a file: name a folder to write to")
+    if not out.is_dir() or not any(out.iterdir()) or overwrite:
+        return
+    if mark is not None and (out / mark).is_file():
+        return
+    earlier = "" if mark is None else " and is no earlier export"
+    raise InputError(f"{out} is not empty{earlier}: name another folder, or replace all of it with --overwrite")
+
+
+def write_folder(
+    loaded: Loaded,
+    out: Path,
+    dtype: Literal["stored", "float32", "float16", "bfloat16", "float64"] = "stored",
+    *,
+    overwrite: bool = False,
+) -> str:
+    """Write config.json, model.safetensors, the tokenizer, a model card and, for causal models, generation_config.json.
+
+    dtype: of the weights on disk; "stored" as the model holds them. Returns the name of the Hugging Face class. The
+    folder appears whole or not at all.
+
+    Raises: InputError when the model has a part that Hugging Face's class cannot express, or `out` holds other things.
+    """
+    out = Path(out)
+    backbone, tokenizer = loaded.recipe.backbone, loaded.tokenizer
+    family = families.of_backbone(backbone)
+    heads = tuple(objective.name for objective in loaded.model.objectives)
+    if heads not in family.ARCHITECTURES:
+        known = " or ".join(" + ".join(names) for names in family.ARCHITECTURES)
+        raise InputError(
+            f"the objectives are {' + '.join(heads)}; Hugging Face has classes for {known} on this backbone"
+        )
+    check_free(out, overwrite, MARK)
+    if loaded.path.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{out} is where the model itself lies: name another folder")
+    tensors = family.key_map(backbone, heads).to_theirs(dict(loaded.model.state_dict()))
+    family.complete(tensors, backbone)
+    if dtype != "stored":
+        tensors = {name: value.to(DTYPES[dtype]) for name, value in tensors.items()}
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    vocabulary = tokenizer.vocabulary
+    config = family.write_config(backbone, heads, loaded.model.backbone.vocab_size, vocabulary)
+    config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    facts = card.gather(loaded.path)
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        write_json(temporary / "config.json", config)
+        tokenizer.save(temporary)
+        settings = json.loads((temporary / "tokenizer_config.json").read_text(encoding="utf-8"))
+        write_json(temporary / "tokenizer_config.json", {**settings, "model_max_length": backbone.max_length})
+        if backbone.visibility == "causal" and "clm" in heads:
+            roles = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
+            write_json(temporary / "generation_config.json", {role: i for role, i in roles.items() if i is not None})
+        write_text(temporary / "README.md", card.write(loaded, config, facts, out.name))
+        write_json(temporary / MARK, _provenance(loaded, facts))
+    return config["architectures"][0]
+
+
+def _provenance(loaded: Loaded, facts: card.Facts) -> dict[str, Any]:
+    return {
+        "elision": elision.__version__,
+        "exported_with": shlex.join(["elision", *sys.argv[1:]]) if sys.argv else None,
+        "recipe": loaded.recipe.to_dict(),
+        **dataclasses.asdict(facts),
+    }

@@ -1,0 +1,76 @@
+"""Fill the blanks of a text with a masked language model."""
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+import torch
+
+from elision.errors import InputError
+
+if TYPE_CHECKING:
+    from elision.loaded import Loaded
+
+BLANK = re.compile(r"\{mask\}|<mask>|\[MASK\]|_{3,}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One token for a blank, with its probability among all tokens of the vocabulary."""
+
+    token: str
+    id: int
+    probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """A text with its blanks filled.
+
+    `text` has the likeliest token in each blank; `blanks` holds the candidates of each, best first.
+    """
+
+    text: str
+    blanks: tuple[tuple[Candidate, ...], ...]
+
+
+def fill(model: "Loaded", text: str, top_k: int = 5) -> Filled:
+    """Return the `top_k` likeliest tokens for each blank of `text`: {mask}, <mask>, [MASK] or ___.
+
+    Several blanks are filled independently of each other, as in pretraining. Special symbols are not offered.
+
+    Raises: InputError when the text has no blank or is too long, or the model restores no masked tokens.
+    """
+    if not any(getattr(objective, "needs", None) == "masked" for objective in model.model.objectives):
+        trained = ", ".join(objective.name for objective in model.model.objectives)
+        raise InputError(
+            f"{model.path} cannot fill blanks: it was trained with {trained}, which restores no masked tokens. "
+            f"Use `elision generate` for causal language models"
+        )
+    if top_k < 1:
+        raise InputError(f"top_k is {top_k}: it must be at least 1")
+    tokenizer, vocabulary = model.tokenizer, model.tokenizer.vocabulary
+    mask, symbol = vocabulary.require("mask"), tokenizer.roles["mask"]
+    encoding = tokenizer.raw.encode(BLANK.sub(lambda _: symbol, text))
+    ids = torch.tensor(encoding.ids)
+    places = (ids == mask).nonzero()[:, 0]
+    if not len(places):
+        raise InputError(
+            f"the text has no blank: write [MASK], <mask>, {{mask}} or ___ where a word is missing: {text!r}"
+        )
+    type_ids = encoding.type_ids if model.recipe.backbone.num_types else None
+    limit = min(vocabulary.size, model.model.backbone.vocab_size)
+    scores_NV = model.logits(ids, type_ids=type_ids)[0].cpu()[places].float()
+    probabilities_NV = torch.softmax(scores_NV, -1)[:, :limit]
+    probabilities_NV = probabilities_NV.masked_fill(torch.from_numpy(vocabulary.special[:limit].copy()), -1.0)
+    best = probabilities_NV.topk(min(top_k, limit), -1)
+    blanks = tuple(
+        tuple(
+            Candidate(token, int(i), float(p))
+            for token, i, p in zip(tokenizer.tokens(row_ids), row_ids, row_probabilities)
+            if p >= 0
+        )
+        for row_ids, row_probabilities in zip(best.indices.tolist(), best.values.tolist())
+    )
+    ids[places] = torch.tensor([candidates[0].id for candidates in blanks])
+    return Filled(tokenizer.decode(ids.tolist()), blanks)
