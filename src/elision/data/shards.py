@@ -199,6 +199,17 @@ class StoreWriter:
         return Store.open(self.path)
 
     @property
+    def num_tokens(self) -> int:
+        """Number of tokens so far, on disk and waiting."""
+        written = sum(shard["num_tokens"] for shards in self._shards.values() for shard in shards)
+        return written + sum(self._num_waiting.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether not one document has been added."""
+        return self.num_shards == 0 and not any(self._waiting.values())
+
+    @property
     def num_shards(self) -> int:
         """Number of shards on disk."""
         return sum(map(len, self._shards.values()))

@@ -19,13 +19,93 @@ _LOOK_BACK = 24
 
 # Written with a stop inside a sentence; the others ("etc.", "p.m.") also end sentences, and then a capital follows.
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms mx dr prof st mt sr jr rev hon gen col lt capt cmdr sgt gov sen rep pres messrs mme mlle "
-    "vs viz cf ca approx fig figs eq eqs no nos vol vols ch sec pp ed eds al resp incl "
-    "jan feb mar apr jun jul aug sept sep oct nov dec "
-    "bzw usw ggf evtl vgl nr abb bd hr fr ph.d e.g i.e a.k.a z.b d.h u.a p.ex т.е т.д г ул".split()
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "mx",
+        "dr",
+        "prof",
+        "st",
+        "mt",
+        "sr",
+        "jr",
+        "rev",
+        "hon",
+        "gen",
+        "col",
+        "lt",
+        "capt",
+        "cmdr",
+        "sgt",
+        "gov",
+        "sen",
+        "rep",
+        "pres",
+        "messrs",
+        "mme",
+        "mlle",
+        "vs",
+        "viz",
+        "cf",
+        "ca",
+        "approx",
+        "fig",
+        "figs",
+        "eq",
+        "eqs",
+        "no",
+        "nos",
+        "vol",
+        "vols",
+        "ch",
+        "sec",
+        "pp",
+        "ed",
+        "eds",
+        "al",
+        "resp",
+        "incl",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sept",
+        "sep",
+        "oct",
+        "nov",
+        "dec",
+        "bzw",
+        "usw",
+        "ggf",
+        "evtl",
+        "vgl",
+        "nr",
+        "abb",
+        "bd",
+        "hr",
+        "fr",
+        "ph.d",
+        "e.g",
+        "i.e",
+        "a.k.a",
+        "z.b",
+        "d.h",
+        "u.a",
+        "p.ex",
+        "т.е",
+        "т.д",
+        "г",
+        "ул",
+    ]
 )
 # Languages that write ordinal numbers with a stop: "3. Oktober", "17. mai".
-_ORDINAL_STOP = frozenset("de da nb nn no fi et cs sk pl hu sl hr sr bs lv is tr eu".split())
+_ORDINAL_STOP = frozenset(
+    ["de", "da", "nb", "nn", "no", "fi", "et", "cs", "sk", "pl", "hu", "sl", "hr", "sr", "bs", "lv", "is", "tr", "eu"]
+)
 
 
 def split_sentences(text: str, language: str | None = None) -> list[str]:

@@ -65,11 +65,11 @@ class Tokenizer:
         Unlike `encode`, a special symbol written in the text stays ordinary text: a corpus about BERT must not put
         real [SEP] ids into its data.
         """
-        return [np.array(ids, dtype=np.int32) for ids in self.encode_lists(texts)]
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in self.encodings(texts)]
 
-    def encode_lists(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text as plain lists: `encode_batch` without the arrays."""
-        return [encoding.ids for encoding in self._literal.encode_batch_fast(texts, add_special_tokens=False)]
+    def encodings(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """Return what `encode_batch` does as the encoder's own objects; other Python threads run meanwhile."""
+        return self._literal.encode_batch_fast(texts, add_special_tokens=False)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Return the text that the ids stand for."""

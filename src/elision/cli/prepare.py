@@ -1,0 +1,151 @@
+"""`elision prepare`: text in, token store out."""
+
+import dataclasses
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from elision.data.shards import SHARD_TOKENS
+from elision.data.store import Store
+from elision.errors import InputError
+from elision.text.cleaning import Cleaning
+from elision.text.readers import Reading
+
+KINDS = ("wordpiece", "bpe", "unigram")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Turn raw text into a token store: read, clean, train a tokenizer (or take one), tokenise.
+
+    Inputs are .txt, .jsonl, .json, .csv, .tsv or .parquet files (also .gz, .zst, .xz, .bz2), folders of them, globs,
+    "-" for standard input, or names of `datasets` data sets ("name" or "name:configuration"). Memory stays bounded
+    whatever their size. An interrupted run continues when the same command is given again.
+
+    elision prepare books/ --out store --recipe bert-tiny
+    elision prepare news.jsonl.gz --out store --tokenizer bpe --vocab-size 16000 --reading.language-field lang
+    elision prepare --corpus pydocs --out store --tokenizer wordpiece --vocab-size 8192
+    """
+
+    inputs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Files, folders, globs, `datasets` names, or - for standard input."""
+    out: Annotated[Path, tyro.conf.arg(metavar="STORE")] = Path("store")
+    """Folder to write the store to."""
+    corpus: Literal["pydocs"] | None = None
+    """A corpus that needs no files: `pydocs` is the documentation of the Python packages on this machine."""
+    recipe: str | None = None
+    """Train the tokenizer that this recipe asks for (`elision recipes` lists them)."""
+    tokenizer: str | None = None
+    """Train a tokenizer of this kind (wordpiece, bpe, unigram), or use the trained one at this path."""
+    vocab_size: int | None = None
+    """Number of symbols of the tokenizer to train."""
+    lowercase: bool | None = None
+    """Train a tokenizer that folds case (wordpiece does so by default)."""
+    sample_megabytes: float = 100.0
+    """At most this many million characters, spread over the corpus, train the tokenizer."""
+    validation: float = 0.02
+    """Share of the documents that is held out, chosen by a hash of the text."""
+    sentences: bool = True
+    """Record where sentences begin (next-sentence and sentence-order objectives need it)."""
+    shard_tokens: int = SHARD_TOKENS
+    """Tokens in one file of the store."""
+    reading: Reading = dataclasses.field(default_factory=Reading)
+    cleaning: Cleaning = dataclasses.field(default_factory=Cleaning)
+
+
+def main(arguments: list[str]) -> int:
+    """Run `elision prepare`."""
+    from elision.text.prepare import prepare
+    from elision.text.pydocs import PydocsSource
+
+    options = tyro.cli(Prepare, args=arguments, prog="elision prepare")
+    inputs = [*options.inputs, *([PydocsSource()] if options.corpus == "pydocs" else [])]
+    if not inputs:
+        raise InputError("There is nothing to read: give files, folders or `datasets` names, or --corpus pydocs.")
+    started = time.monotonic()
+    store = prepare(
+        inputs,
+        options.out,
+        choose_tokenizer(options.recipe, options.tokenizer, options.vocab_size, options.lowercase),
+        reading=options.reading,
+        cleaning=options.cleaning,
+        validation=options.validation,
+        sentences=options.sentences,
+        sample_megabytes=options.sample_megabytes,
+        shard_tokens=options.shard_tokens,
+    )
+    print_summary(store, time.monotonic() - started, options.recipe)
+    return 0
+
+
+def choose_tokenizer(recipe: str | None, tokenizer: str | None, vocab_size: int | None, lowercase: bool | None):
+    """Return the tokenizer specification, or the path of a trained tokenizer, that the options ask for.
+
+    Raises: InputError when they contradict each other or say nothing.
+    """
+    from elision.text.tokenizer import ByteLevelBPE, Unigram, WordPiece
+
+    if recipe is not None and tokenizer is not None:
+        raise InputError("Give either --recipe or --tokenizer, not both: a recipe names its own tokenizer.")
+    if recipe is not None:
+        from elision import recipes
+
+        spec = recipes.get(recipe).tokenizer
+    elif tokenizer is None:
+        raise InputError("Which tokenizer? Give --recipe NAME, --tokenizer wordpiece|bpe|unigram, or --tokenizer PATH.")
+    elif tokenizer in KINDS:
+        spec = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram}[tokenizer]()
+    else:
+        if vocab_size is not None or lowercase is not None:
+            raise InputError(
+                f"--vocab-size and --lowercase only go with a tokenizer to train, but {tokenizer!r} is taken for the "
+                f"path of a trained one (to train: {', '.join(KINDS)})."
+            )
+        return tokenizer
+    if vocab_size is not None:
+        spec = dataclasses.replace(spec, vocab_size=vocab_size)
+    if lowercase is not None:
+        if isinstance(spec, ByteLevelBPE):
+            raise InputError("--lowercase does not go with byte-level BPE, which keeps every byte.")
+        spec = dataclasses.replace(spec, lowercase=lowercase)
+    return spec
+
+
+def print_summary(store: Store, elapsed_seconds: float, recipe: str | None) -> None:
+    """Print what the store holds and the next command to type."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from elision.progress import duration, quantity
+    from elision.text.cleaning import CHANGED, DROPPED
+
+    console = Console(file=sys.stdout, highlight=False)
+    table = Table(title=f"token store {store.path}", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    splits = [store.split(name) for name in store.splits]
+    for split in splits:
+        table.add_column(split.name, justify="right")
+    for title, name in (("documents", "num_documents"), ("sentences", "num_sentences"), ("tokens", "num_tokens")):
+        table.add_row(title, *(f"{getattr(split, name):,}" for split in splits))
+    table.add_row("text", *(f"{quantity(split.num_bytes)}B" for split in splits))
+    table.add_row("bytes per token", *(f"{split.num_bytes / split.num_tokens:.2f}" for split in splits))
+    table.add_row("shards", *(str(len(store.manifest["splits"][split.name]["shards"])) for split in splits))
+    console.print(table)
+    cleaning = store.manifest["cleaning"]
+    for verb, rules in (("dropped", DROPPED), ("changed", CHANGED)):
+        counted = [f"{cleaning[rule]:,} {what}" for rule, what in rules.items() if cleaning[rule]]
+        console.print(f"{verb:<12}{', '.join(counted) or 'nothing'}", markup=False)
+    if cleaning["invalid_at"]:
+        console.print(f"{'invalid at':<12}{', '.join(cleaning['invalid_at'][:5])}", markup=False)
+    total = sum(split.num_bytes for split in splits)
+    tokenizer = store.manifest["tokenizer"]
+    console.print(
+        f"{'tokenizer':<12}{tokenizer['kind']}, {tokenizer['vocab_size']:,} symbols, ids {store.manifest['dtype']}"
+    )
+    console.print(f"{'took':<12}{duration(elapsed_seconds)}, {quantity(total / max(elapsed_seconds, 1e-9))}B/s")
+    console.print(f"{'fingerprint':<12}{store.fingerprint[:32]}", markup=False)
+    console.print(f"\nnext: elision pretrain {recipe or 'RECIPE'} --data {shlex.quote(str(store.path))}", markup=False)
