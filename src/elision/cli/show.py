@@ -18,9 +18,9 @@ class Show:
     """See what a recipe does to a text: what is left out, what stands in its place, what must be restored, and who
     sees whom. The segmenter, the noise and the batch are the very ones that training uses.
 
-    A recipe is a name or the recipe.json of a run, and its settings can be changed, as in `elision pretrain`.
+    A recipe is a name, or the recipe.json of a run; every field of it is an option, as in `elision pretrain`.
 
-    Examples:
+    For example:
 
     elision show bert-base "The cat sat on the mat. It was warm."
 
@@ -30,7 +30,7 @@ class Show:
     """
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    text: tyro.conf.Positional[tuple[str, ...]] = ()
+    text: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[TEXT ...]")] = ()
     """what to show: a text (several are several documents), a file (blank lines part documents), or - for standard
     input; none with --data: an example of the store"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="STORE")] = None
@@ -39,17 +39,17 @@ class Show:
     """which split of the store"""
     tokenizer: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """take the tokenizer from here (a folder, tokenizer.json, vocab.txt, ...)"""
-    index: int | None = None
+    index: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """which example of the text or the store; default: one that shows much of the text, or the store's first"""
-    examples: int = 1
+    examples: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """how many examples to lay into the row, as packing does"""
-    seed: int | None = None
+    seed: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """of every random choice; default: the recipe's"""
     html: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """write a page instead of printing: one file that needs nothing else"""
-    width: int | None = None
+    width: Annotated[int | None, tyro.conf.arg(metavar="COLUMNS")] = None
     """columns of the terminal; default: as many as it has"""
-    all: bool = False
+    all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """print every token of a long example"""
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import enum
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -72,8 +73,8 @@ class Explanation:
     parts: tuple[Part, ...]
     tokens: tuple[Token, ...]
     visible: np.ndarray
-    in_place: bool
-    """whether a target is the token that stood at the same place (else it is another, such as the next)"""
+    restores: Literal["itself", "next", "other"]
+    """which token a target is: the one that stood at its place, the one after that, or some other"""
     labels: tuple[str, ...]
     """what is to be said of each example as a whole, in words; empty when nothing is"""
     sentences: tuple[str, ...]
@@ -127,7 +128,10 @@ def explain(
     tokens: list[Token] = []
     for number, index in enumerate(batch.examples):
         tokens += _tokens(batch, len(tokens), number, before[index], after[index], tokenizer)
-    in_place = all(_restores_in_place(*pair) for pair in zip(before, after))
+    if all(_restores(*pair, shift=0) for pair in zip(before, after)):
+        restores = "itself"
+    else:
+        restores = "next" if all(_restores(*pair, shift=1) for pair in zip(before, after)) else "other"
     about = [*paragraphs(recipe.name), "", ""]
     explanation = Explanation(
         recipe=recipe.name,
@@ -136,8 +140,8 @@ def explain(
         parts=tuple(parts_of(recipe)),
         tokens=tuple(tokens),
         visible=who_sees_whom(recipe.backbone, batch),
-        in_place=in_place,
-        labels=tuple(label_in_words(recipe, after[i].label) for i in batch.examples if after[i].label is not None),
+        restores=restores,
+        labels=tuple(_labels(recipe, [after[index] for index in batch.examples])),
         sentences=(),
         notes=tuple(notes),
     )
@@ -166,7 +170,7 @@ def label_in_words(recipe: Recipe, label: int | float) -> str:
 
 def fates(before: Example, after: Example, vocabulary: Vocabulary) -> list[Fate]:
     """Return the fate of each token of `after`, found by comparing it with the example before the noise."""
-    in_place = _restores_in_place(before, after)
+    in_place = _restores(before, after, shift=0)
     found = []
     for place, (begin, end) in enumerate(_origins(before, after)[0]):
         read = int(after.inputs[place])
@@ -207,11 +211,20 @@ def _tokens(
     return tokens
 
 
-def _restores_in_place(before: Example, after: Example) -> bool:
-    if after.targets is None or len(before) != len(after):
+def _restores(before: Example, after: Example, shift: int) -> bool:
+    """Tell whether every target is the token `shift` places on in the text."""
+    if after.targets is None:
         return False
-    asked = after.targets != NO_TARGET
-    return bool((after.targets[asked] == before.inputs[asked]).all())
+    asked = np.flatnonzero(after.targets != NO_TARGET)
+    if shift == 0 and len(before) != len(after):
+        return False
+    inside = asked + shift < len(before)
+    return bool(inside.all() and (after.targets[asked] == before.inputs[asked + shift]).all())
+
+
+def _labels(recipe: Recipe, examples: Sequence[Example]) -> list[str]:
+    said = [label_in_words(recipe, example.label) for example in examples if example.label is not None]
+    return said if len(examples) == 1 else [f"Document {number}: {words}" for number, words in enumerate(said, 1)]
 
 
 def _origins(before: Example, after: Example) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -235,17 +248,19 @@ def _what_is_asked(shown: Explanation) -> str:
     total, asked = len(shown.tokens), shown.num_targets
     if not asked:
         return f"None of the {total} tokens is to be restored."
-    if not shown.in_place:
-        what = "every one" if asked == total else f"{asked:,} (" + f"{asked / total:.0%})"
-        return f"Of {total:,} tokens {what} must be followed by a guess: what comes next?"
+    some = f"Each of the {total:,} tokens" if asked == total else f"{asked:,} of {total:,} tokens ({asked / total:.0%})"
+    if shown.restores == "next":
+        return f"{some} must predict the next one. Nothing but the future is left out."
+    if shown.restores == "other":
+        return f"{some} must produce another one."
     fate = [
         (shown.count(Fate.MASKED), "hidden by a mask"),
         (shown.count(Fate.REPLACED), "replaced by a random token"),
-        (shown.count(Fate.KEPT), "left as it was, but asked for all the same"),
+        (shown.count(Fate.KEPT), "left in place, but asked for all the same"),
     ]
     pieces = [f"{number} {what}" for number, what in fate if number]
     verb = "is" if asked == 1 else "are"
-    return f"{asked} of {total} tokens ({asked / total:.0%}) {verb} to be restored: {', '.join(pieces)}."
+    return f"{some} {verb} to be restored: {', '.join(pieces)}."
 
 
 def _what_is_seen(shown: Explanation) -> str:

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import textwrap
 from typing import Any
 
@@ -22,13 +23,22 @@ QUESTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of a recipe: its role, the question it answers, its class, what that does, and its settings."""
+    """One part of a recipe: its role, the question that it answers, its class and its settings."""
 
     role: str
     question: str
-    name: str
-    summary: str
+    kind: type
     settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the class."""
+        return self.kind.__name__
+
+    @property
+    def summary(self) -> str:
+        """What the class does, in one line."""
+        return summary(self.kind)
 
 
 def parts_of(recipe: Recipe) -> list[Part]:
@@ -38,7 +48,7 @@ def parts_of(recipe: Recipe) -> list[Part]:
         value = getattr(recipe, role)
         for part in value if isinstance(value, tuple) else (value,):
             settings = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-            found.append(Part(role, question, type(part).__name__, summary(type(part)), settings))
+            found.append(Part(role, question, type(part), settings))
     return found
 
 
@@ -59,7 +69,7 @@ def field_docs(kind: type) -> dict[str, str]:
     """Return the string under each field of a dataclass."""
     docs: dict[str, str] = {}
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
-    for field, below in zip(body, body[1:]):
+    for field, below in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             docs[field.target.id] = " ".join(str(below.value.value).split())
     return docs

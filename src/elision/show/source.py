@@ -25,8 +25,8 @@ from elision.text.tokenizer import Tokenizer, TokenizerSpec
 # A throw-away tokenizer should take about a second to train.
 SMALL_VOCABULARY = 8192
 LONGEST_TRAINING_TEXT = 1_000_000
-# Among how many examples the one with the most different tokens is looked for: a short text also makes pairs that repeat
-# it or hold only a part of it, which show less.
+# Among how many examples the one with the most different tokens is looked for: a short text also makes pairs that
+# repeat it or hold only a part of it, which show less.
 NUM_TRIED = 64
 
 

@@ -87,7 +87,7 @@ Cell = tuple[str, str, bool | None]
 
 def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
     """Return the rows that have something to say: their name, and the cell of each token."""
-    tokens = shown.tokens
+    tokens, in_place = shown.tokens, shown.restores == "itself"
 
     def plain(text: str, style: str = "") -> Cell:
         return _short(text), style, None
@@ -102,7 +102,7 @@ def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
     def restores(i: int) -> Cell:
         if tokens[i].target is None:
             return plain("·", "dim")
-        return plain(tokens[i].target, "bold") if shown.in_place else plain(f"→{tokens[i].target}", "green")
+        return plain(tokens[i].target, "bold") if in_place else plain(f"→{tokens[i].target}", "green")
 
     def fate(i: int) -> Cell:
         return plain("" if tokens[i].fate is Fate.UNTOUCHED else tokens[i].fate.value, "dim italic")
@@ -122,7 +122,7 @@ def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
         lines.append(("stood", stood))
     lines.append(("reads", reads))
     if shown.num_targets:
-        lines.append(("restores" if shown.in_place else "next", restores))
+        lines.append(({"itself": "restores", "next": "next", "other": "says"}[shown.restores], restores))
     if any(token.fate is not Fate.UNTOUCHED for token in tokens):
         lines.append(("fate", fate))
     if shown.has_segments:
