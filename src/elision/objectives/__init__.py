@@ -1,11 +1,12 @@
 """Objectives: what must be restored, and what a mistake costs. One file each."""
 
+from elision.objectives.classification import Classification
 from elision.objectives.clm import CausalLM
 from elision.objectives.mlm import MaskedLM
 from elision.objectives.next_sentence import NextSentence
 from elision.objectives.objective import Objective, Term, Terms
 
-# Closed union of what a recipe accepts.
+# Closed union of what a recipe accepts; Classification belongs to fine-tuning, whose labels no recipe knows.
 AnyObjective = MaskedLM | CausalLM | NextSentence
 
-__all__ = ["AnyObjective", "CausalLM", "MaskedLM", "NextSentence", "Objective", "Term", "Terms"]
+__all__ = ["AnyObjective", "CausalLM", "Classification", "MaskedLM", "NextSentence", "Objective", "Term", "Terms"]

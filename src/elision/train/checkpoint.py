@@ -38,7 +38,8 @@ class State:
 
     `step` updates are done. `skipped` are data steps left out after a non-finite loss. `pending` are the values of the
     steps since the last line of metrics, so that an interruption does not change what the next line says. `tokens`,
-    `flops` and `seconds` are what the run has used so far.
+    `flops` and `seconds` are what the run has used so far. `best_loss` is the lowest held-out loss, or whatever the run
+    ranks its checkpoints by.
     """
 
     step: int = 0

@@ -61,7 +61,8 @@ class Run:
     """Everything that `fit` needs.
 
     bits_per_nat turns the mean loss of `token_term` (nats for each token) into bits for each byte of text: the number
-    that compares across tokenizers.
+    that compares across tokenizers. `score` measures the model in evaluation mode, beside the terms on `held_out` or,
+    without held-out batches, alone (it then gives "loss" too). The best checkpoint has the lowest `rank` of these values.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class Run:
     token_term: str | None = None
     bits_per_nat: float = 1 / math.log(2)
     score: Callable[[LanguageModel], dict[str, float]] | None = None
+    rank: Callable[[dict[str, float]], float] = lambda values: values["loss"]
     report: Callable[[Progress], None] = lambda progress: None
 
 
@@ -153,13 +155,14 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
                 log.write(state.step, "train", values)
                 run.report(Progress(state.step, train.steps, "train", values))
             is_best = False
-            if run.held_out is not None and (state.step % eval_every == 0 or state.step == train.steps):
+            evaluates = run.held_out is not None or run.score is not None
+            if evaluates and (state.step % eval_every == 0 or state.step == train.steps):
                 _drain(waiting, state, run)
                 watch.worked()
                 values = evaluate(run, dtype)
                 watch.paused()
-                is_best = state.best_loss is None or values["loss"] < state.best_loss
-                state.best_loss = values["loss"] if is_best else state.best_loss
+                is_best = state.best_loss is None or run.rank(values) < state.best_loss
+                state.best_loss = run.rank(values) if is_best else state.best_loss
                 log.write(state.step, "validation", values)
                 run.report(Progress(state.step, train.steps, "validation", values))
             if is_best or state.step % checkpoint_every == 0 or state.step == train.steps:
@@ -171,13 +174,15 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
 
 @torch.no_grad()
 def evaluate(run: Run, dtype: torch.dtype) -> dict[str, float]:
-    """Return the mean of every term over the held-out examples, and bits per byte; the model is left in training mode."""
-    assert run.held_out is not None
+    """Return the mean of every term over the held-out examples, bits per byte and what `run.score` adds.
+
+    The model is left in training mode.
+    """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     run.model.eval()
     carry = None
-    for batch in run.held_out.in_order(run.train.eval_examples):
+    for batch in run.held_out.in_order(run.train.eval_examples) if run.held_out is not None else ():
         with autocast(run.device, dtype):
             terms, carry = run.model(batch.to(run.device), carry)
         for name, term in terms.items():

@@ -1,0 +1,312 @@
+"""Labelled texts as examples: what the labels are, and how a text or a pair becomes what a model reads."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from elision.atomic import write_json
+from elision.data.example import Example
+from elision.errors import InputError, nearest
+from elision.model.transformer import Backbone
+from elision.objectives import Classification
+from elision.tasks.table import Columns, read_table
+from elision.text.tokenizer import Tokenizer
+from elision.text.vocabulary import Vocabulary
+
+# More different float-valued labels than this are scores, not classes.
+MOST_FLOAT_CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A text (or a pair of texts) with its label: a class name, a number, or None where it is to be predicted."""
+
+    text: str
+    label: str | int | float | None = None
+    pair: str | None = None
+    where: str = ""
+    """`file:line`, for messages"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a fine-tuned model does: the content of task.json, which lies in every one of its checkpoints."""
+
+    type: Literal["classification", "regression"]
+    labels: tuple[str, ...]
+    """the classes in the order of the model's outputs; empty for a regression"""
+    pair: bool
+    """whether it reads pairs of texts"""
+    max_length: int
+    """tokens in an example, special symbols included; longer texts are cut"""
+    metric: str
+    """which held-out measure the best checkpoint has the most of"""
+    columns: Columns = Columns()
+    """where the training table held what"""
+
+    FILE: ClassVar[str] = "task.json"
+
+    @property
+    def objective(self) -> Classification:
+        """What the model was fine-tuned for."""
+        if self.type == "regression":
+            return Classification(num_labels=1, regression=True)
+        return Classification(num_labels=len(self.labels))
+
+    def save(self, folder: Path) -> None:
+        """Write task.json into `folder`."""
+        values = dataclasses.asdict(self)
+        write_json(folder / self.FILE, {**values, "regression": self.type == "regression"})
+
+    @staticmethod
+    def load(folder: Path) -> "Task":
+        """Read task.json. Raises: InputError when it is missing or torn."""
+        path = folder / Task.FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values.pop("regression", None)
+            columns = Columns(**values.pop("columns"))
+            return Task(**{**values, "labels": tuple(values["labels"]), "columns": columns})
+        except FileNotFoundError:
+            raise InputError(
+                f"{folder} is no fine-tuned model: it has no {Task.FILE}. Make one with `elision finetune classify`."
+            ) from None
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is torn or foreign ({error}): fine-tune again") from None
+
+
+def read_rows(source: str, columns: Columns, split: str = "train") -> tuple[list[Row], Columns]:
+    """Read a labelled table whole; returns its rows and which columns they came from.
+
+    Raises: InputError with file and line where a text or a label is missing.
+    """
+    rows: list[Row] = []
+    found: Columns | None = None
+    for where, values in read_table(source, header=columns.header, split=split):
+        if found is None:
+            found = columns.resolve(list(values), where, labelled=True)
+        label = values.get(found.label)
+        if label is None or (isinstance(label, str) and not label.strip()):
+            raise InputError(f"{where}: the label (column {found.label!r}) is missing. Fill it in, or drop the row.")
+        if not isinstance(label, str | int | float):
+            raise InputError(f"{where}: the label (column {found.label!r}) is a {type(label).__name__}, not text or number.")
+        rows.append(
+            Row(
+                text_of(values, found.text, where),
+                label.strip() if isinstance(label, str) else label,
+                None if found.pair is None else text_of(values, found.pair, where),
+                where,
+            )
+        )
+    if found is None:
+        raise InputError(f"{source} holds no rows.")
+    return rows, found
+
+
+def text_of(values: Any, column: str | None, where: str) -> str:
+    """Return one text of a row. Raises: InputError when it is missing or no text."""
+    value = values.get(column)
+    if value is None:
+        raise InputError(f"{where}: the text (column {column!r}) is missing. Columns of this row: {', '.join(values)}.")
+    if not isinstance(value, str):
+        raise InputError(f"{where}: the text (column {column!r}) is {value!r:.60}, a {type(value).__name__}, not text.")
+    return value
+
+
+def choose_task(rows: Sequence[Row], wanted: str) -> tuple[str, tuple[str, ...]]:
+    """Return ("classification", class names in order) or ("regression", ()), as wanted or as the labels look.
+
+    "auto" takes numbers with a fraction, or more than ten different float-valued ones, for scores.
+    Raises: InputError when the labels do not fit.
+    """
+    if wanted == "regression" or (wanted == "auto" and _look_like_scores(rows)):
+        scores([*rows])
+        return "regression", ()
+    first = {}
+    for row in rows:
+        first.setdefault(str(row.label), row)
+    if len(first) < 2:
+        raise InputError(f"all {len(rows)} labels are {next(iter(first), None)!r}: a classification needs at least 2 classes")
+    if len(rows) >= 20 and len(first) > len(rows) // 2:
+        raise InputError(
+            f"{len(first)} different labels in {len(rows)} rows are no classes ({', '.join(list(first)[:3])} ...): name "
+            f"another --label-column, or say --task regression if they are scores"
+        )
+    return "classification", tuple(sorted(first, key=_natural))
+
+
+def classes(rows: Iterable[Row], labels: Sequence[str]) -> list[int]:
+    """Return the class index of every row. Raises: InputError naming file, line and the known classes."""
+    index = {label: i for i, label in enumerate(labels)}
+    found = []
+    for row in rows:
+        if str(row.label) not in index:
+            known = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+            raise InputError(
+                f"{row.where or 'a row'}: the label {str(row.label)!r} is none of the training data's ({known})."
+                f"{nearest(str(row.label), labels)}"
+            )
+        found.append(index[str(row.label)])
+    return found
+
+
+def scores(rows: Iterable[Row]) -> list[float]:
+    """Return the label of every row as a number. Raises: InputError naming file and line of one that is none."""
+    found = []
+    for row in rows:
+        value = _number(row.label)
+        if value is None:
+            raise InputError(
+                f"{row.where or 'a row'}: the label {row.label!r} is not a (finite) number, which a regression needs. "
+                f"Correct it, or say --task classification."
+            )
+        found.append(value)
+    return found
+
+
+def _look_like_scores(rows: Sequence[Row]) -> bool:
+    values = set()
+    written_as_float = False
+    for row in rows:
+        value = _number(row.label)
+        if value is None:
+            return False
+        written_as_float |= isinstance(row.label, float) or (isinstance(row.label, str) and not _is_integer(row.label))
+        values.add(value)
+    fractions = any(not value.is_integer() for value in values)
+    return fractions or (written_as_float and len(values) > MOST_FLOAT_CLASSES)
+
+
+def _number(label: object) -> float | None:
+    if isinstance(label, bool):
+        return None
+    try:
+        value = float(label)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _is_integer(label: str) -> bool:
+    return label.lstrip("+-").isdigit()
+
+
+def _natural(label: str) -> tuple[int, float, str]:
+    value = _number(label)
+    return (1, 0.0, label) if value is None else (0, value, label)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How a text or a pair is framed for a backbone.
+
+    Bidirectional: [CLS] A [SEP] or [CLS] A [SEP] B [SEP] with segments 0 and 1; the first token is the summary. Causal:
+    A eos or A eos B eos; the last token is the summary, since it alone has seen everything. What is too long loses
+    tokens at its end; in a pair, the longer text first.
+
+    A worked example: 10 11 12 and 20 with max_length 6 give [CLS] 10 11 [SEP] 20 [SEP], or 10 11 12 eos 20 eos.
+    """
+
+    vocabulary: Vocabulary
+    max_length: int
+    causal: bool
+    num_types: int
+
+    @staticmethod
+    def of(backbone: Backbone, vocabulary: Vocabulary, max_length: int) -> "Encoding":
+        """Return the encoding that fits a backbone. Raises: InputError when the tokenizer lacks a symbol for it."""
+        causal = backbone.visibility == "causal"
+        for role in ("eos",) if causal else ("cls", "sep"):
+            vocabulary.require(role)
+        if not 5 <= max_length <= backbone.max_length:
+            raise InputError(
+                f"max_length is {max_length}: it must be from 5 to {backbone.max_length}, the model's number of positions"
+            )
+        return Encoding(vocabulary, max_length, causal, backbone.num_types)
+
+    def __call__(self, first: np.ndarray, second: np.ndarray | None = None) -> Example:
+        """Return the example for the ids of a text, or of a pair."""
+        frame = (1 if self.causal else 2) + (second is not None)
+        end = self.vocabulary.eos if self.causal else self.vocabulary.sep
+        num_first, num_second = keep(len(first), 0 if second is None else len(second), self.max_length - frame)
+        parts = [] if self.causal else [[self.vocabulary.cls]]
+        parts += [first[:num_first], [end]]
+        size_first = sum(map(len, parts))
+        if second is not None:
+            parts += [second[:num_second], [end]]
+        inputs = np.concatenate(parts).astype(np.int64)
+        special = np.zeros(len(inputs), bool)
+        special[[size_first - 1, -1]] = True
+        special[0] |= not self.causal
+        type_ids = None
+        if self.num_types >= 2:
+            type_ids = (np.arange(len(inputs)) >= size_first).astype(np.int64)
+        return Example(inputs, special, type_ids=type_ids, summary=len(inputs) - 1 if self.causal else 0)
+
+
+def keep(size_a: int, size_b: int, room: int) -> tuple[int, int]:
+    """Return how many tokens of A and of B stay when both share `room` places: the longer one loses first.
+
+    >>> keep(5, 2, 5), keep(5, 2, 3), keep(9, 0, 4)
+    ((3, 2), (2, 1), (4, 0))
+    """
+    excess = max(0, size_a + size_b - room)
+    from_longer = min(excess, abs(size_a - size_b))
+    rest = excess - from_longer
+    drop_a = rest // 2 + (from_longer if size_a > size_b else 0)
+    return size_a - drop_a, size_b - (excess - drop_a)
+
+
+class LabelledPlan:
+    """Rows as a plan that a Loader deals out: tokenised once, framed when asked for."""
+
+    def __init__(self, rows: Sequence[Row], tokenizer: Tokenizer, encoding: Encoding, labels: Sequence[int | float] | None):
+        self._encoding, self._labels = encoding, labels
+        self._first, self._first_at = _flat(tokenizer, [row.text for row in rows])
+        self._second, self._second_at = None, None
+        if rows and rows[0].pair is not None:
+            self._second, self._second_at = _flat(tokenizer, [row.pair or "" for row in rows])
+
+    def __len__(self) -> int:
+        return len(self._first_at) - 1
+
+    def example(self, index: int) -> Example:
+        """Build example `index`."""
+        first = self._first[self._first_at[index] : self._first_at[index + 1]]
+        second = None
+        if self._second is not None:
+            second = self._second[self._second_at[index] : self._second_at[index + 1]]
+        example = self._encoding(first, second)
+        return example if self._labels is None else dataclasses.replace(example, label=self._labels[index])
+
+    def lengths(self) -> np.ndarray:
+        """Return how many tokens each example has before it is cut, special symbols included."""
+        lengths = np.diff(self._first_at) + (1 if self._encoding.causal else 2)
+        return lengths if self._second_at is None else lengths + np.diff(self._second_at) + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaveAlone:
+    """The noise of fine-tuning: nothing is left out, nothing is to be restored."""
+
+    restores: ClassVar[str] = "nothing"
+    lookahead: ClassVar[int] = 0
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Any vocabulary will do."""
+
+    def __call__(self, example: Example, vocabulary: Vocabulary, rng: np.random.Generator) -> Example:
+        """Return the example as it is."""
+        return example
+
+
+def _flat(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    ids = tokenizer.encode_batch(texts)
+    starts = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum([len(part) for part in ids], out=starts[1:])
+    return np.concatenate(ids) if ids else np.empty(0, np.int32), starts
