@@ -30,7 +30,9 @@ class NextSentence(Objective):
     def after(self, head: nn.Module, backbone: TransformerModel, output: Output, batch: Batch) -> Terms:
         """Return the term over the examples."""
         summary_ED = output.hidden.flatten(0, 1).index_select(0, batch.summary_at)
-        logits_EC = head(backbone.pool(summary_ED)).float()
+        logits_EC = head(backbone.pool(summary_ED))
+        if logits_EC.element_size() < 4:
+            logits_EC = logits_EC.float()
         total = F.cross_entropy(logits_EC, batch.labels, reduction="sum")
         return {self.name: Term(total, batch.num_examples, self.weight)}
 
