@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-ROUNDS = 6
+ROUNDS = 8
 
 
 def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
