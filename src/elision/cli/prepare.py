@@ -143,9 +143,8 @@ def print_summary(store: Store, elapsed_seconds: float, recipe: str | None) -> N
         console.print(f"{'invalid at':<12}{', '.join(cleaning['invalid_at'][:5])}", markup=False)
     total = sum(split.num_bytes for split in splits)
     tokenizer = store.manifest["tokenizer"]
-    console.print(
-        f"{'tokenizer':<12}{tokenizer['kind']}, {tokenizer['vocab_size']:,} symbols, ids {store.manifest['dtype']}"
-    )
+    size, dtype = tokenizer["vocab_size"], store.manifest["dtype"]
+    console.print(f"{'tokenizer':<12}{tokenizer['kind']}, {size:,} symbols, ids {dtype}", markup=False)
     console.print(f"{'took':<12}{duration(elapsed_seconds)}, {quantity(total / max(elapsed_seconds, 1e-9))}B/s")
     console.print(f"{'fingerprint':<12}{store.fingerprint[:32]}", markup=False)
     console.print(f"\nnext: elision pretrain {recipe or 'RECIPE'} --data {shlex.quote(str(store.path))}", markup=False)

@@ -15,7 +15,17 @@ from elision.errors import InputError
 from elision.text.cleaning import DROPPED, Cleaning, Report
 from elision.text.duplicates import NearCopies, SeenTable
 from elision.text.pipeline import Position, clean_batches, encode_batches
-from elision.text.readers import Document, FileSource, Reading, Source, TextsSource, find_sources, spool_standard_input
+from elision.text.pydocs import PydocsSource
+from elision.text.readers import (
+    Document,
+    FileSource,
+    Reading,
+    Source,
+    SpooledSource,
+    TextsSource,
+    find_sources,
+    spool_standard_input,
+)
 from elision.text.sampling import sample_texts
 from elision.text.tokenizer import Tokenizer, TokenizerSpec
 
@@ -196,6 +206,8 @@ def _cleaned(sources: list[Source], cleaning: Cleaning, task: progress.Task) -> 
 
 
 def _sources(given: str | Source, reading: Reading, out: Path) -> list[Source]:
+    if isinstance(given, PydocsSource):
+        return [SpooledSource(given, out / WORK / "pydocs.jsonl")]
     if not isinstance(given, str):
         return [given]
     if given == STANDARD_INPUT:

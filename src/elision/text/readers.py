@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
 
+from elision import atomic
 from elision.errors import InputError
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
@@ -28,7 +29,7 @@ _ROWS = 256
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """One document as it was read. Bytes that are not UTF-8 stand in `text` as lone surrogates; cleaning counts them."""
+    """One document as it was read. Bytes that are not UTF-8 stand in `text` as lone surrogates, for cleaning to see."""
 
     text: str
     language: str | None = None
@@ -170,6 +171,41 @@ class DatasetSource:
 
 
 @dataclasses.dataclass(frozen=True)
+class SpooledSource:
+    """A source that is slow to read: the first reading writes it to a file, which the later ones read."""
+
+    source: Source
+    file: Path
+    """A .jsonl file, written whole or not at all."""
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return self.source.name
+
+    @property
+    def num_bytes(self) -> int | None:
+        """The size of the source."""
+        return self.source.num_bytes
+
+    def identity(self) -> list[Any]:
+        """Return the identity of the source."""
+        return self.source.identity()
+
+    def documents(self, progress: Callable[[int], None]) -> Iterator[Document]:
+        """Yield the documents of the source."""
+        if not self.file.is_file():
+            with atomic.replacing(self.file) as temporary, temporary.open("w", encoding="utf-8") as out:
+                for document in self.source.documents(progress):
+                    out.write(json.dumps(dataclasses.asdict(document), ensure_ascii=True) + "\n")
+        share = (self.num_bytes or 0) / max(self.file.stat().st_size, 1)
+        with self.file.open("rb") as lines:
+            for line in lines:
+                progress(int(lines.tell() * share))
+                yield Document(**json.loads(line))
+
+
+@dataclasses.dataclass(frozen=True)
 class TextsSource:
     """Texts that are in memory already."""
 
@@ -223,8 +259,6 @@ def find_sources(inputs: list[str], reading: Reading) -> list[Source]:
 
 def spool_standard_input(folder: Path) -> Path:
     """Copy standard input to a file in `folder` (it cannot be read twice) and return that file."""
-    from elision import atomic
-
     found = sorted(folder.glob("standard-input.*"))
     if found:
         return found[0]
@@ -265,7 +299,8 @@ def _folder(path: Path, reading: Reading) -> list[Source]:
     files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     if not files:
         raise InputError(
-            f"The folder {path} holds no file that can be read: {' '.join(FORMATS)}, each also {' '.join(COMPRESSIONS)}."
+            f"The folder {path} holds no file that can be read: {' '.join(FORMATS)}, "
+            f"each also {' '.join(COMPRESSIONS)}."
         )
     return [FileSource(file, reading) for file in files]
 
@@ -358,7 +393,7 @@ def _parquet(stream: BinaryIO, path: Path, reading: Reading) -> Iterator[tuple[s
 
     if not isinstance(stream, io.BufferedReader) or not stream.seekable() or path.suffix != ".parquet":
         # Parquet is read from its end, which a compressed stream cannot do.
-        whole = tempfile.TemporaryFile()
+        whole = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the rows are read)
         shutil.copyfileobj(stream, whole, 1 << 20)
         whole.seek(0)
         stream = whole

@@ -19,93 +19,16 @@ _LOOK_BACK = 24
 
 # Written with a stop inside a sentence; the others ("etc.", "p.m.") also end sentences, and then a capital follows.
 _ABBREVIATIONS = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "mx",
-        "dr",
-        "prof",
-        "st",
-        "mt",
-        "sr",
-        "jr",
-        "rev",
-        "hon",
-        "gen",
-        "col",
-        "lt",
-        "capt",
-        "cmdr",
-        "sgt",
-        "gov",
-        "sen",
-        "rep",
-        "pres",
-        "messrs",
-        "mme",
-        "mlle",
-        "vs",
-        "viz",
-        "cf",
-        "ca",
-        "approx",
-        "fig",
-        "figs",
-        "eq",
-        "eqs",
-        "no",
-        "nos",
-        "vol",
-        "vols",
-        "ch",
-        "sec",
-        "pp",
-        "ed",
-        "eds",
-        "al",
-        "resp",
-        "incl",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sept",
-        "sep",
-        "oct",
-        "nov",
-        "dec",
-        "bzw",
-        "usw",
-        "ggf",
-        "evtl",
-        "vgl",
-        "nr",
-        "abb",
-        "bd",
-        "hr",
-        "fr",
-        "ph.d",
-        "e.g",
-        "i.e",
-        "a.k.a",
-        "z.b",
-        "d.h",
-        "u.a",
-        "p.ex",
-        "т.е",
-        "т.д",
-        "г",
-        "ул",
-    ]
+    re.findall(
+        r"\S+",
+        """mr mrs ms mx dr prof st mt sr jr rev hon gen col lt capt cmdr sgt gov sen rep pres messrs mme mlle
+        vs viz cf ca approx fig figs eq eqs no nos vol vols ch sec pp ed eds al resp incl
+        jan feb mar apr jun jul aug sept sep oct nov dec
+        bzw usw ggf evtl vgl nr abb bd hr fr ph.d e.g i.e a.k.a z.b d.h u.a p.ex т.е т.д г ул""",
+    )
 )
 # Languages that write ordinal numbers with a stop: "3. Oktober", "17. mai".
-_ORDINAL_STOP = frozenset(
-    ["de", "da", "nb", "nn", "no", "fi", "et", "cs", "sk", "pl", "hu", "sl", "hr", "sr", "bs", "lv", "is", "tr", "eu"]
-)
+_ORDINAL_STOP = frozenset(("de", "da", "nb", "nn", "no", "fi", "et", "cs", "sk", "pl", "hu", "sl", "hr", "sr", "lv"))
 
 
 def split_sentences(text: str, language: str | None = None) -> list[str]:
@@ -125,10 +48,10 @@ def split_sentences(text: str, language: str | None = None) -> list[str]:
     for candidate in _CANDIDATE.finditer(text):
         stop = candidate["stop"]
         end = candidate.end()
-        if stop is not None and not _ends_sentence(text, candidate.start(), end, stop, has_ordinal_stop):
-            # The gap behind an abbreviation may still hold a line end.
-            if "\n" not in candidate[0]:
-                continue
+        # The gap behind an abbreviation may still hold a line end, which counts by itself.
+        is_open = stop is not None and "\n" not in candidate[0]
+        if is_open and not _ends_sentence(text, candidate.start(), end, stop, has_ordinal_stop):
+            continue
         cut = end - 1 if text[end - 1].isspace() else end
         if cut > start and not text[start:cut].isspace():
             pieces.append(text[start:cut])
