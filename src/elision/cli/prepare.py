@@ -43,8 +43,8 @@ class Prepare:
     """Train a tokenizer of this kind (wordpiece, bpe, unigram), or use the trained one at this path."""
     vocab_size: int | None = None
     """Number of symbols of the tokenizer to train."""
-    lowercase: bool | None = None
-    """Train a tokenizer that folds case (wordpiece does so by default)."""
+    case: Literal["fold", "keep"] | None = None
+    """Train a tokenizer that folds upper case into lower case or keeps it (wordpiece folds, unigram keeps)."""
     sample_megabytes: float = 100.0
     """At most this many million characters, spread over the corpus, train the tokenizer."""
     validation: float = 0.02
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
     store = prepare(
         inputs,
         options.out,
-        choose_tokenizer(options.recipe, options.tokenizer, options.vocab_size, options.lowercase),
+        choose_tokenizer(options.recipe, options.tokenizer, options.vocab_size, options.case),
         reading=options.reading,
         cleaning=options.cleaning,
         validation=options.validation,
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def choose_tokenizer(recipe: str | None, tokenizer: str | None, vocab_size: int | None, lowercase: bool | None):
+def choose_tokenizer(recipe: str | None, tokenizer: str | None, vocab_size: int | None, case: str | None):
     """Return the tokenizer specification, or the path of a trained tokenizer, that the options ask for.
 
     Raises: InputError when they contradict each other or say nothing.
@@ -100,18 +100,18 @@ def choose_tokenizer(recipe: str | None, tokenizer: str | None, vocab_size: int 
     elif tokenizer in KINDS:
         spec = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram}[tokenizer]()
     else:
-        if vocab_size is not None or lowercase is not None:
+        if vocab_size is not None or case is not None:
             raise InputError(
-                f"--vocab-size and --lowercase only go with a tokenizer to train, but {tokenizer!r} is taken for the "
+                f"--vocab-size and --case only go with a tokenizer to train, but {tokenizer!r} is taken for the "
                 f"path of a trained one (to train: {', '.join(KINDS)})."
             )
         return tokenizer
     if vocab_size is not None:
         spec = dataclasses.replace(spec, vocab_size=vocab_size)
-    if lowercase is not None:
+    if case is not None:
         if isinstance(spec, ByteLevelBPE):
-            raise InputError("--lowercase does not go with byte-level BPE, which keeps every byte.")
-        spec = dataclasses.replace(spec, lowercase=lowercase)
+            raise InputError("--case does not go with byte-level BPE, which keeps every byte.")
+        spec = dataclasses.replace(spec, lowercase=case == "fold")
     return spec
 
 

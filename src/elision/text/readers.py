@@ -378,7 +378,7 @@ def _table(lines: io.TextIOWrapper, path: Path, kind: str, reading: Reading) -> 
     rows = csv.reader(lines, **form)
     try:
         header = next(rows, [])
-        if reading.text_field is not None and reading.text_field.isdigit() and reading.text_field not in header:
+        if reading.text_field is not None and reading.text_field.isdigit():
             yield f"{path}:1", {str(i): value for i, value in enumerate(header)}
             header = [str(i) for i in range(len(header))]
         for row in rows:

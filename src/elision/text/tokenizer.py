@@ -156,7 +156,12 @@ class Unigram:
         rare = re.compile(f"[^{re.escape(''.join(alphabet))}\\s]+")
         texts = [rare.sub(" ", raw.normalizer.normalize_str(text)) for text in texts]
         trainer = trainers.UnigramTrainer(
-            vocab_size=self.vocab_size, special_tokens=special, unk_token=roles["unk"], show_progress=False
+            vocab_size=self.vocab_size,
+            special_tokens=special,
+            unk_token=roles["unk"],
+            # So that "</s>" in a corpus can be spelled with ordinary pieces.
+            initial_alphabet=sorted(set("".join(special))),
+            show_progress=False,
         )
         _train(raw, trainer, texts, self.vocab_size, len(special))
         raw = _without_special_pieces(raw, special)

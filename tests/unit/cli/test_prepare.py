@@ -1,0 +1,168 @@
+import errno
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from elision.cli import main
+from elision.data.store import Store
+from elision.errors import InputError
+from elision.text.cleaning import Cleaning
+from elision.text.prepare import prepare, prepare_texts
+from elision.text.tokenizer import ByteLevelBPE, WordPiece
+
+
+def sentence(rng):
+    return " ".join("".join(rng.choices("abcdeghiklmnoprst", k=rng.randint(2, 7))) for _ in range(8)).capitalize() + "."
+
+
+def corpus(path, num_documents):
+    rng = random.Random(0)
+    documents = [" ".join(sentence(rng) for _ in range(5)) for _ in range(num_documents)]
+    documents[50] = documents[10]
+    path.write_text("\n\n".join(documents) + "\n")
+    return path
+
+
+def hashes(folder):
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+COMMAND = """
+import sys
+from elision.text import pipeline
+from elision.text.cleaning import Cleaning
+from elision.text.prepare import prepare
+from elision.text.tokenizer import WordPiece
+pipeline.BATCH_CHARACTERS = 8_000
+prepare([sys.argv[1]], sys.argv[2], WordPiece(300), validation=0.1, shard_tokens=5_000)
+"""
+
+
+def test_killed_at_any_moment_prepare_ends_with_the_same_bytes(tmp_path):
+    text = corpus(tmp_path / "text.txt", 1500)
+
+    def start(out):
+        return subprocess.Popen([sys.executable, "-c", COMMAND, str(text), str(out)], stderr=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait() == 0
+    expected = hashes(tmp_path / "whole")
+    out = tmp_path / "killed"
+    kills = 0
+    # Each round is killed when one more shard has appeared, a little later each time.
+    for wanted in (1, 3, 6):
+        process = start(out)
+        while process.poll() is None and len(list(out.glob("*.arrow"))) < wanted:
+            time.sleep(0.002)
+        time.sleep(0.003 * wanted)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 1
+    assert start(out).wait() == 0
+    assert hashes(out) == expected
+    Store.open(out).verify()
+
+
+def test_an_unfinished_store_goes_on_only_with_the_same_settings(tmp_path, monkeypatch):
+    text = corpus(tmp_path / "text.txt", 100)
+    out = tmp_path / "store"
+    monkeypatch.setattr("elision.data.shards.StoreWriter.finish", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare([str(text)], out, WordPiece(300))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="unfinished"):
+        Store.open(out)
+    with pytest.raises(InputError, match=r"unfinished store that was made with other settings \(validation\)"):
+        prepare([str(text)], out, WordPiece(300), validation=0.5)
+    assert prepare([str(text)], out, WordPiece(300)).split("train").num_documents > 90
+    # The same again returns the finished store; anything else is refused.
+    assert prepare([str(text)], out, WordPiece(300)).splits == ["train", "validation"]
+    with pytest.raises(InputError, match=r"already holds a store .*tokenizer"):
+        prepare([str(text)], out, WordPiece(301))
+
+
+def test_a_full_disk_is_reported_and_finished_shards_stay(tmp_path, monkeypatch):
+    import pyarrow as pa
+
+    text = corpus(tmp_path / "text.txt", 400)
+    new_file, calls = pa.ipc.new_file, []
+
+    def full_after_two(*arguments):
+        calls.append(1)
+        if len(calls) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return new_file(*arguments)
+
+    monkeypatch.setattr(pa.ipc, "new_file", full_after_two)
+    with pytest.raises(OSError, match="No space left"):
+        prepare([str(text)], tmp_path / "store", WordPiece(300), shard_tokens=5_000)
+    assert len(list((tmp_path / "store").glob("*.arrow"))) == 2
+    monkeypatch.undo()
+    assert prepare([str(text)], tmp_path / "store", WordPiece(300), shard_tokens=5_000).split("train").num_documents > 300
+
+
+def test_cleaning_is_counted_in_the_manifest(tmp_path):
+    texts = ["One document. Two sentences.", "One document. Two sentences.", "", "cafe\u0301 here.", "a\x00b is cleaned."]
+    report = prepare_texts(texts, tmp_path / "s", ByteLevelBPE(300)).manifest["cleaning"]
+    assert report["duplicate_documents"] == report["empty_documents"] == 1
+    assert report["nfc_documents"] == report["control_characters"] == 1
+    store = prepare_texts(texts, tmp_path / "t", ByteLevelBPE(300), cleaning=Cleaning(duplicates=False))
+    assert sum(store.split(name).num_documents for name in store.splits) == 4
+
+
+def test_command_prints_counts_and_the_next_command(tmp_path, capsys):
+    text = corpus(tmp_path / "text.txt", 100)
+    out = tmp_path / "store"
+    assert main(["prepare", str(text), "--out", str(out), "--tokenizer", "wordpiece", "--vocab-size", "300"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 exact duplicates" in printed
+    assert f"next: elision pretrain RECIPE --data {out}" in printed
+    assert Store.open(out).split("train").num_documents + Store.open(out).split("validation").num_documents == 99
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tokenizer", "bpe"], "There is nothing to read"),
+        (["{text}"], "Which tokenizer"),
+        (["{text}", "--tokenizer", "bpe", "--recipe", "bert-tiny"], "either --recipe or --tokenizer"),
+        (["{text}", "--tokenizer", "{text}x"], "There is no tokenizer at"),
+        (["{text}", "--tokenizer", "bpe", "--vocab-size", "100"], "vocab_size = 100"),
+        (["{text}", "--tokenizer", "bpe", "--validation", "1.5"], "validation = 1.5"),
+        (["{empty}", "--tokenizer", "bpe"], "The corpus is empty"),
+        (["{binary}", "--tokenizer", "bpe"], "binary.txt is a binary file"),
+        (["{text}", "--tokenizer", "bpe", "--out", "{text}"], "is a file"),
+        (["{text}", "--tokenizer", "bpe", "--out", "{folder}"], "folder with other files"),
+        (["{text}", "--tokenizer", "bpe", "--case", "fold"], "--case does not go with"),
+    ],
+)
+def test_bad_input_is_explained_without_a_traceback(tmp_path, capsys, arguments, message):
+    (tmp_path / "empty.txt").write_text("\n\n \n")
+    (tmp_path / "binary.txt").write_bytes(b"\0\1\2" * 99)
+    names = {"text": corpus(tmp_path / "text.txt", 60), "folder": tmp_path}
+    names |= {"empty": tmp_path / "empty.txt", "binary": tmp_path / "binary.txt"}
+    given = [argument.format(**names) for argument in arguments]
+    if "--out" not in given:
+        given += ["--out", str(tmp_path / "store")]
+    assert main(["prepare", *given]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_trained_tokenizer_is_used_as_it_is(tmp_path):
+    tokenizer = WordPiece(200).train(["some words to train on"] * 3)
+    tokenizer.save(tmp_path / "tokenizer")
+    store = prepare([str(corpus(tmp_path / "text.txt", 60))], tmp_path / "store", tmp_path / "tokenizer")
+    assert store.tokenizer_fingerprint == tokenizer.fingerprint
+    assert json.loads((tmp_path / "store" / "manifest.json").read_text())["tokenizer"]["kind"] == "WordPiece"

@@ -1,0 +1,197 @@
+import json
+
+import numpy as np
+import pytest
+
+from elision.errors import InputError
+from elision.text.tokenizer import ByteLevelBPE, Tokenizer, Unigram, WordPiece
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog. It's unbelievable!",
+    "안녕하세요. 오늘은 날씨가 좋습니다. 한국어 문장입니다.",
+    "नेपाली भाषामा लेखिएको हिन्दी वाक्य है।",
+    "Café naïve Ünïcode déjà vu, résumé. Α Β γάμμα.",
+    "今天天气很好。",
+] * 4
+SPECS = [
+    WordPiece(500),
+    WordPiece(500, lowercase=False),
+    ByteLevelBPE(500),
+    ByteLevelBPE(500, layout="roberta"),
+    Unigram(300),
+    Unigram(300, layout="albert", lowercase=True),
+    Unigram(320, layout="xlnet", num_sentinels=3),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_auto_tokenizer_gives_identical_ids(spec, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = spec.train(TEXTS)
+    tokenizer.save(tmp_path)
+    for model_type in (None, "bert", "gpt2"):
+        if model_type:
+            (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+        theirs = AutoTokenizer.from_pretrained(tmp_path)
+        for text in [*TEXTS[:5], "a [MASK] b <mask> c <|endoftext|> d"]:
+            assert theirs(text)["input_ids"] == tokenizer.encode(text, add_special_tokens=True)
+        assert theirs.mask_token_id == tokenizer.vocabulary.mask
+        assert theirs.pad_token_id == tokenizer.vocabulary.pad
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_saved_and_loaded_tokenizers_have_one_fingerprint(spec, tmp_path):
+    tokenizer = spec.train(TEXTS)
+    tokenizer.save(tmp_path / "tokenizer")
+    for path in (tmp_path, tmp_path / "tokenizer", tmp_path / "tokenizer" / "tokenizer.json"):
+        loaded = Tokenizer.load(path)
+        assert loaded.fingerprint == tokenizer.fingerprint
+        assert loaded.roles == tokenizer.roles
+
+
+@pytest.mark.parametrize("spec", [WordPiece(300), ByteLevelBPE(400)])
+def test_training_twice_gives_the_same_tokenizer(spec):
+    assert spec.train(TEXTS).fingerprint == spec.train(reversed(TEXTS)).fingerprint
+
+
+def test_lower_casing_keeps_hangul_and_devanagari_whole():
+    normalize = WordPiece(500).train(TEXTS).raw.normalizer.normalize_str
+    assert normalize("안녕하세요 HELLO") == "안녕하세요 hello"
+    assert normalize("हिन्दी नेपाली") == "हिन्दी नेपाली"
+    assert normalize("が й Ё") == "が й ё"
+    assert normalize("Café Ünï γάμμα") == "cafe uni γαμμα"
+
+
+def test_the_original_accent_rule_is_there_by_name():
+    normalize = WordPiece(500, accents="bert").train(TEXTS).raw.normalizer.normalize_str
+    assert normalize("हिन्दी") == "हिनदी"
+    assert WordPiece(500, accents="keep").train(TEXTS).raw.normalizer.normalize_str("Café") == "café"
+
+
+def test_wordpiece_special_symbols_are_numbered_from_zero_and_pairs_have_types():
+    tokenizer = WordPiece(500).train(TEXTS)
+    vocabulary = tokenizer.vocabulary
+    assert (vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.mask) == (0, 1, 2, 3, 4)
+    assert np.flatnonzero(vocabulary.special).tolist() == [0, 1, 2, 3, 4]
+    pair = tokenizer.raw.encode("the fox", "the dog")
+    assert pair.tokens == ["[CLS]", "the", "fox", "[SEP]", "the", "dog", "[SEP]"]
+    assert pair.type_ids == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_roberta_layout_numbers_its_symbols_in_the_papers_order():
+    tokenizer = ByteLevelBPE(500, layout="roberta").train(TEXTS)
+    assert [tokenizer.raw.id_to_token(i) for i in range(5)] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    assert tokenizer.raw.encode("a", "b").tokens == ["<s>", "a", "</s>", "</s>", "b", "</s>"]
+
+
+def test_gpt2_layout_writes_any_text_and_reads_it_back():
+    tokenizer = ByteLevelBPE(300).train(["hello"])
+    text = "  Zürich\n\t한국어 🙂 "
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.vocabulary.bos == tokenizer.vocabulary.eos == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "special"), [(WordPiece(500), "[SEP]"), (ByteLevelBPE(500), "<|endoftext|>"), (Unigram(300), "</s>")]
+)
+def test_a_corpus_cannot_write_special_symbols_but_a_user_can(spec, special):
+    tokenizer = spec.train(TEXTS)
+    number = tokenizer.raw.token_to_id(special)
+    assert number in tokenizer.encode(f"the {special} dog")
+    assert number not in tokenizer.encode_batch([f"the {special} dog"])[0]
+
+
+def test_words_begin_where_the_vocabulary_says():
+    wordpiece = WordPiece(300).train(["unbelievable things"] * 3)
+    ids = wordpiece.encode("unbelievable, zebra")
+    continues = wordpiece.vocabulary.continues_word[ids]
+    assert [t.startswith("##") for t in wordpiece.tokens(ids)] == continues.tolist()
+    bpe = ByteLevelBPE(258).train(["hi"])
+    ids = bpe.encode("hi, yo한")
+    assert bpe.tokens(ids) == ["h", "i", ",", "▁", "y", "o", "<0xED>", "<0x95>", "<0x9C>"] or bpe.tokens(ids)[0] == "hi"
+    start = {token: bool(c) for token, c in zip(bpe.tokens(ids), bpe.vocabulary.continues_word[ids])}
+    assert start[","] is False
+    assert start["▁"] is False
+    assert start["o"] is True
+    assert start["<0x95>"] is True
+
+
+def test_vocabulary_too_small_is_an_input_error():
+    with pytest.raises(InputError, match=r"vocab_size = 200 cannot hold the 1 special tokens and 256 bytes"):
+        ByteLevelBPE(200).train(TEXTS)
+    with pytest.raises(InputError, match=r"vocab_size = 4 cannot hold the 5 special tokens"):
+        WordPiece(4).train(TEXTS)
+    with pytest.raises(InputError, match=r"vocab_size = 40 .*raise --vocab-size to at least"):
+        WordPiece(40).train(TEXTS)
+    with pytest.raises(InputError, match="Raise --vocab-size"):
+        Unigram(20).train(TEXTS)
+
+
+def test_no_text_to_train_on_is_an_input_error():
+    with pytest.raises(InputError, match="no text"):
+        WordPiece(300).train(["", "  "])
+
+
+def test_rare_characters_fall_outside_the_alphabet():
+    texts = ["aaaa bbbb cccc dddd " * 200, "☃"]
+    assert WordPiece(50).train(texts).raw.token_to_id("☃") is not None
+    assert WordPiece(50, character_coverage=0.999).train(texts).raw.token_to_id("☃") is None
+
+
+@pytest.mark.parametrize(("entries", "case"), [(["the", "##s"], "uncased"), (["The", "the", "##s"], "cased")])
+def test_vocab_txt_says_whether_case_was_guessed(tmp_path, entries, case):
+    lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *entries]
+    (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n")
+    tokenizer = Tokenizer.load(tmp_path / "vocab.txt")
+    assert f"{case} guessed from its entries" in tokenizer.source
+    expected = {"uncased": ["the", "##s"], "cased": ["The", "[UNK]"]}[case]
+    assert [tokenizer.raw.id_to_token(tokenizer.encode(t)[-1 if t == "thes" else 0]) for t in ("The",)] == expected[:1]
+    assert tokenizer.encode("a [MASK]", add_special_tokens=True)[0] == 2
+    assert tokenizer.vocabulary.mask == 4
+
+
+def test_vocab_json_with_merges_gives_the_ids_of_tokenizer_json(tmp_path):
+    tokenizer = ByteLevelBPE(400).train(TEXTS)
+    tokenizer.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path / "vocab.json")
+    for text in TEXTS[:5]:
+        assert loaded.encode(text) == tokenizer.encode(text)
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(InputError, match=r"merges\.txt is missing"):
+        Tokenizer.load(tmp_path / "vocab.json")
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_sentencepiece_models_give_sentencepiece_ids(tmp_path, model_type, byte_fallback):
+    import sentencepiece
+
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(TEXTS * 5))
+    size = 500 if byte_fallback else 240
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(corpus),
+        model_prefix=str(tmp_path / "spm"),
+        model_type=model_type,
+        vocab_size=size,
+        byte_fallback=byte_fallback,
+        hard_vocab_limit=False,
+        pad_id=3,
+        minloglevel=2,
+    )
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spm.model"))
+    ours = Tokenizer.load(tmp_path / "spm.model")
+    assert (ours.vocabulary.unk, ours.vocabulary.bos, ours.vocabulary.eos, ours.vocabulary.pad) == (0, 1, 2, 3)
+    for text in [*TEXTS[:5], "The  dog's café ½ ﬁne 안녕", "the unbelievable fox"]:
+        assert ours.encode(text) == theirs.encode(text), text
+
+
+def test_what_is_no_tokenizer_is_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match="There is no tokenizer at"):
+        Tokenizer.load(tmp_path / "absent")
+    with pytest.raises(InputError, match="holds no tokenizer"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{not json")
+    with pytest.raises(InputError, match=r"tokenizer\.json is not a tokenizer"):
+        Tokenizer.load(tmp_path)
