@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,10 @@ import tyro
 from elision import recipes
 from elision.errors import InputError
 from elision.recipe import Recipe
+from elision.text.readers import FileSource, Reading, is_known
+
+# Of a large file only the beginning is read: it makes more examples than anyone looks at.
+MOST_CHARACTERS = 500_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Show:
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     text: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[TEXT ...]")] = ()
-    """what to show: a text (several are several documents), a file (blank lines part documents), or - for standard
-    input; none with --data: an example of the store"""
+    """what to show: a text (several are several documents), a file (blank lines part documents), or -
+    for standard input; none with --data: an example of the store"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="STORE")] = None
     """take the tokenizer, and without a text also the example, from this token store"""
     split: str = "train"
@@ -118,32 +123,28 @@ def parse(arguments: list[str]) -> Show:
 
 
 def read(argument: str) -> list[str]:
-    """Return the documents that one argument stands for: standard input, a file, or the text itself."""
+    """Return the documents that one argument stands for: standard input, a file of any kind, or the text itself."""
     if argument == "-":
-        return _documents(sys.stdin.read())
-    if os.path.isfile(argument):
-        try:
-            return _documents(Path(argument).read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{argument} is no UTF-8 text ({error.reason} at byte {error.start}): convert it"
-            ) from None
-    if not any(character.isspace() for character in argument) and argument.endswith((".txt", ".md", ".text")):
+        return [part for part in re.split(r"\n\s*\n", _valid(sys.stdin.read(MOST_CHARACTERS))) if part.strip()]
+    path = Path(argument)
+    if os.path.isfile(path):
+        return _first_documents(FileSource(path, Reading()))
+    if is_known(path) and not any(character.isspace() for character in argument):
         raise InputError(f"there is no file {argument}: give a file that exists, or a text in quotation marks")
-    return [argument]
+    return [_valid(argument)]
 
 
-def _documents(text: str) -> list[str]:
-    """Part a text at its blank lines."""
-    parts = ["\n".join(lines) for lines in _paragraphs(text)]
-    return [part for part in parts if part.strip()]
+def _first_documents(source: FileSource) -> list[str]:
+    documents: list[str] = []
+    left = MOST_CHARACTERS
+    for document in source.documents(lambda num_bytes: None):
+        documents.append(_valid(document.text)[:left])
+        left -= len(documents[-1])
+        if left <= 0:
+            break
+    return documents
 
 
-def _paragraphs(text: str) -> list[list[str]]:
-    found: list[list[str]] = [[]]
-    for line in text.splitlines():
-        if line.strip():
-            found[-1].append(line)
-        elif found[-1]:
-            found.append([])
-    return found
+def _valid(text: str) -> str:
+    """Put the replacement character where bytes were no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

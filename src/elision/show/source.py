@@ -14,12 +14,13 @@ import numpy as np
 
 from elision.data.example import Example
 from elision.data.order import generator
-from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Split
 from elision.errors import InputError
+from elision.progress import console
 from elision.recipe import Recipe
 from elision.show.explain import Explanation, explain
-from elision.text.sentences import split_sentences
+from elision.text.cleaning import Cleaning
+from elision.text.prepare import prepare_texts
 from elision.text.tokenizer import Tokenizer, TokenizerSpec
 
 # A throw-away tokenizer should take about a second to train.
@@ -90,32 +91,37 @@ def explain_split(
 @contextlib.contextmanager
 def split_of_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Split]:
     """Yield `texts`, one document each, as the only split of a store that is removed afterwards."""
-    documents = [(text, [ids for ids in tokenizer.encode_batch(split_sentences(text)) if len(ids)]) for text in texts]
-    documents = [(text, sentences) for text, sentences in documents if sentences]
-    if not documents:
-        raise InputError("The text is empty: give at least one word.")
-    written = Documents(
-        ids=np.concatenate([ids for _, sentences in documents for ids in sentences]),
-        num_tokens=np.array([sum(map(len, sentences)) for _, sentences in documents], np.int64),
-        sentence_lengths=np.array([len(ids) for _, sentences in documents for ids in sentences], np.uint32),
-        num_sentences=np.array([len(sentences) for _, sentences in documents], np.int64),
-        num_bytes=np.array([len(text.encode("utf-8", "replace")) for text, _ in documents], np.int64),
-        hashes=np.zeros(len(documents), np.uint64),
-        languages=[None] * len(documents),
-        identifiers=[None] * len(documents),
-    )
+    _require_text(texts)
     with tempfile.TemporaryDirectory(prefix="elision-show-") as folder:
-        tokenizer.save(Path(folder) / "tokenizer")
-        writer = StoreWriter(Path(folder), tokenizer, validation=0.0)
-        writer.append(written)
-        yield writer.finish({}).split("train")
+        with _without_progress():
+            cleaning = Cleaning(duplicates=False)
+            store = prepare_texts(texts, Path(folder) / "store", tokenizer, cleaning=cleaning, validation=0.0)
+        yield store.split("train")
 
 
 def small_tokenizer(spec: TokenizerSpec, texts: Sequence[str]) -> Tokenizer:
     """Train a small tokenizer of the given kind on `texts` and the language reference that Python carries with it."""
+    _require_text(texts)
     own = "\n".join(texts)[:LONGEST_TRAINING_TEXT]
-    if not own.strip():
-        raise InputError("The text is empty: give at least one word.")
     # Twice, so that also a word that occurs once is frequent enough to be joined.
     corpus = [own, own, *pydoc_data.topics.topics.values()]
-    return dataclasses.replace(spec, vocab_size=min(spec.vocab_size, SMALL_VOCABULARY)).train(corpus)
+    changes: dict[str, int | float] = {"vocab_size": min(spec.vocab_size, SMALL_VOCABULARY)}
+    if hasattr(spec, "character_coverage"):
+        # Beside so much English, every character of a short text in another script would count as a rare one.
+        changes["character_coverage"] = 1.0
+    return dataclasses.replace(spec, **changes).train(corpus)
+
+
+def _require_text(texts: Sequence[str]) -> None:
+    if not any(text.strip() for text in texts):
+        raise InputError("The text is empty: give at least one word.")
+
+
+@contextlib.contextmanager
+def _without_progress() -> Iterator[None]:
+    """Hide the bars of `prepare`: for a page of text they would only flicker."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before

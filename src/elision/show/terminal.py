@@ -1,5 +1,6 @@
 """An explanation in the terminal: the text as stacked rows, and a picture of who sees whom in half-blocks."""
 
+import unicodedata
 from collections.abc import Callable
 
 import numpy as np
@@ -102,7 +103,7 @@ def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
     def restores(i: int) -> Cell:
         if tokens[i].target is None:
             return plain("·", "dim")
-        return plain(tokens[i].target, "bold") if in_place else plain(f"→{tokens[i].target}", "green")
+        return plain(tokens[i].target, "bold") if in_place else plain("→" + _short(tokens[i].target), "green")
 
     def fate(i: int) -> Cell:
         return plain("" if tokens[i].fate is Fate.UNTOUCHED else tokens[i].fate.value, "dim italic")
@@ -158,15 +159,18 @@ def picture(shown: Explanation, width: int) -> RenderableType:
         drawn = _labelled(shown, labels)
     else:
         drawn = _half_blocks(shown, min(LARGEST_PICTURE, room))
+    caption = "rows look, columns are seen"
+    widest = max(cell_len(line) for line in drawn.plain.split("\n"))
     return Panel(
         drawn,
         title="who sees whom",
         title_align="left",
-        subtitle="rows look, columns are seen",
+        subtitle=caption,
         subtitle_align="left",
         border_style="dim",
         padding=0,
-        expand=False,
+        # Borders, and around the caption a space and a line on either side.
+        width=max(widest + 2, len(caption) + 6),
     )
 
 
@@ -231,4 +235,7 @@ def _look(token: Token) -> str:
 
 def _short(text: str, widest: int = WIDEST_PIECE) -> str:
     text = "".join(character if character.isprintable() else "�" for character in text)
+    if text and unicodedata.category(text[0])[0] == "M":
+        # A vowel sign on its own needs something to sit on.
+        text = "◌" + text
     return text if cell_len(text) <= widest else set_cell_size(text, widest - 1) + "…"
