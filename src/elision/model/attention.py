@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elision.model.blockwise import attend_in_blocks
 from elision.model.cache import LayerCache
 from elision.model.visibility import Visible, causal_mask
 
@@ -33,7 +34,13 @@ def attend_reference(
 def attend(
     query_BHQC: Tensor, key_BHKC: Tensor, value_BHKC: Tensor, visible: Visible, dropout: float = 0.0
 ) -> Tensor:
-    """Return the mixed values [B, H, Q, C] by PyTorch's fused attention."""
+    """Return the mixed values [B, H, Q, C] by the fastest path there is.
+
+    That is PyTorch's fused attention, but for dropout on a CPU, which its fused kernel there cannot do: it would hold
+    all weights of all rows at once, several times over.
+    """
+    if dropout > 0 and query_BHQC.device.type == "cpu" and not torch.compiler.is_compiling():
+        return attend_in_blocks(query_BHQC, key_BHKC, value_BHKC, visible, dropout)
     return F.scaled_dot_product_attention(
         query_BHQC, key_BHKC, value_BHKC, attn_mask=visible.mask, dropout_p=dropout, is_causal=visible.causal
     )

@@ -14,6 +14,7 @@ from elision.data.batch import Batch
 from elision.errors import InputError
 from elision.model.attention import Attention
 from elision.model.cache import Cache, LayerCache
+from elision.model.dropout import Dropout
 from elision.model.init import NormalInit
 from elision.model.position import LearnedPositions
 from elision.model.visibility import CAUSAL, EVERYTHING, Visible, causal_mask, same_document
@@ -128,7 +129,7 @@ class Block(nn.Module):
         self.norm_before_feedforward = norm("pre")
         self.feedforward = FeedForward(settings)
         self.norm_after_feedforward = norm("post")
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, hidden_BTD: Tensor, visible: Visible, cache: LayerCache | None = None) -> Tensor:
         """Return [B, T, D]."""
@@ -149,7 +150,7 @@ class TransformerModel(nn.Module):
         self.positions = settings.positions.build(width)
         self.types = nn.Embedding(settings.num_types, width) if settings.num_types else None
         self.embedding_norm = nn.LayerNorm(width, eps=settings.norm_eps) if settings.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.num_layers))
         self.final_norm = nn.LayerNorm(width, eps=settings.norm_eps) if settings.final_norm else nn.Identity()
         self.pooler = nn.Linear(width, width) if settings.pooler else None
