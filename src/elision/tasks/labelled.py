@@ -266,7 +266,7 @@ class LabelledPlan:
     """Rows as a plan that a Loader deals out: tokenised once, framed when asked for."""
 
     def __init__(self, rows: Sequence[Row], tokenizer: Tokenizer, encoding: Encoding, labels: Sequence[int | float] | None):
-        self._encoding, self._labels = encoding, labels
+        self._encoding, self.labels = encoding, labels
         self._first, self._first_at = _flat(tokenizer, [row.text for row in rows])
         self._second, self._second_at = None, None
         if rows and rows[0].pair is not None:
@@ -282,7 +282,7 @@ class LabelledPlan:
         if self._second is not None:
             second = self._second[self._second_at[index] : self._second_at[index + 1]]
         example = self._encoding(first, second)
-        return example if self._labels is None else dataclasses.replace(example, label=self._labels[index])
+        return example if self.labels is None else dataclasses.replace(example, label=self.labels[index])
 
     def lengths(self) -> np.ndarray:
         """Return how many tokens each example has before it is cut, special symbols included."""
