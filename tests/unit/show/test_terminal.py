@@ -99,7 +99,7 @@ def test_a_small_picture_has_a_named_row_for_each_token():
 
 
 def test_a_large_picture_puts_two_rows_into_a_line():
-    size = 26
+    size = 40
     shown = explanation([token("a") for _ in range(size)], np.tri(size, dtype=bool))
     lines = printed_renderable(picture(shown, 60))
     assert len(lines) == size // 2 + 2
