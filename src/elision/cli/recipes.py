@@ -1,7 +1,6 @@
 """`elision recipes`: what recipes there are, and what one is made of."""
 
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from elision import recipes
+from elision.errors import InputError
 from elision.progress import quantity
 from elision.recipe import Recipe, to_plain
 from elision.show.parts import field_docs, paragraphs, parts_of
@@ -85,11 +85,13 @@ def facts(recipe: Recipe) -> dict[str, Any]:
 
 def export_class(recipe: Recipe) -> str | None:
     """Return the Hugging Face class that the recipe exports as; None where it cannot be exported."""
-    if importlib.util.find_spec("elision.export.names") is None:
-        return None
-    from elision.export.names import class_name
+    from elision.export import families
 
-    return class_name(recipe)
+    try:
+        family = families.of_backbone(recipe.backbone)
+    except InputError:
+        return None
+    return family.ARCHITECTURES.get(tuple(objective.name for objective in recipe.objectives))
 
 
 def print_table(known: list[Recipe], console: Console) -> None:

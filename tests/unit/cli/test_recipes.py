@@ -4,7 +4,7 @@ import json
 import pytest
 
 from elision import recipes
-from elision.cli.recipes import main
+from elision.cli.recipes import export_class, main
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
 from elision.show.cost import cost_of
@@ -34,6 +34,15 @@ def test_json_holds_the_published_parameter_counts(capsys):
     assert found["bert-base"]["num_parameters"] == 110_106_428
     assert found["gpt2-small"]["num_parameters"] == 124_439_808
     assert found["gpt2-xl"]["num_parameters"] == 1_557_611_200
+
+
+def test_recipes_name_the_class_that_they_export_as(capsys):
+    main(["--json"])
+    found = {entry["name"]: entry["exports_as"] for entry in json.loads(capsys.readouterr().out)}
+    assert (found["bert-base"], found["gpt2-small"]) == ("BertForPreTraining", "GPT2LMHeadModel")
+    bert = recipes.get("bert-tiny")
+    odd = dataclasses.replace(bert, backbone=dataclasses.replace(bert.backbone, norm="pre"))
+    assert export_class(odd) is None
 
 
 def test_parameters_without_memory_are_those_of_the_real_model():
