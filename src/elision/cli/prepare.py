@@ -124,7 +124,8 @@ def print_summary(store: Store, elapsed_seconds: float, recipe: str | None) -> N
     from elision.text.cleaning import CHANGED, DROPPED
 
     console = Console(file=sys.stdout, highlight=False)
-    table = Table(title=f"token store {store.path}", title_justify="left", box=None, pad_edge=False)
+    console.print(f"token store {store.path}", markup=False, soft_wrap=True, style="bold")
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     splits = [store.split(name) for name in store.splits]
     for split in splits:
@@ -138,13 +139,17 @@ def print_summary(store: Store, elapsed_seconds: float, recipe: str | None) -> N
     cleaning = store.manifest["cleaning"]
     for verb, rules in (("dropped", DROPPED), ("changed", CHANGED)):
         counted = [f"{cleaning[rule]:,} {what}" for rule, what in rules.items() if cleaning[rule]]
-        console.print(f"{verb:<12}{', '.join(counted) or 'nothing'}", markup=False)
+        console.print(f"{verb:<12}{', '.join(counted) or 'nothing'}", markup=False, soft_wrap=True)
     if cleaning["invalid_at"]:
-        console.print(f"{'invalid at':<12}{', '.join(cleaning['invalid_at'][:5])}", markup=False)
+        console.print(f"{'invalid at':<12}{', '.join(cleaning['invalid_at'][:5])}", markup=False, soft_wrap=True)
     total = sum(split.num_bytes for split in splits)
     tokenizer = store.manifest["tokenizer"]
     size, dtype = tokenizer["vocab_size"], store.manifest["dtype"]
-    console.print(f"{'tokenizer':<12}{tokenizer['kind']}, {size:,} symbols, ids {dtype}", markup=False)
+    console.print(f"{'tokenizer':<12}{tokenizer['kind']}, {size:,} symbols, ids {dtype}", markup=False, soft_wrap=True)
     console.print(f"{'took':<12}{duration(elapsed_seconds)}, {quantity(total / max(elapsed_seconds, 1e-9))}B/s")
-    console.print(f"{'fingerprint':<12}{store.fingerprint[:32]}", markup=False)
-    console.print(f"\nnext: elision pretrain {recipe or 'RECIPE'} --data {shlex.quote(str(store.path))}", markup=False)
+    console.print(f"{'fingerprint':<12}{store.fingerprint[:32]}", markup=False, soft_wrap=True)
+    console.print(
+        f"\nnext: elision pretrain {recipe or 'RECIPE'} --data {shlex.quote(str(store.path))}",
+        markup=False,
+        soft_wrap=True,
+    )

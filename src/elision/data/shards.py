@@ -137,6 +137,7 @@ class StoreWriter:
         self._num_commits = 0
         if (path / JOURNAL).is_file():
             self._restore(json.loads((path / JOURNAL).read_text(encoding="utf-8")))
+        self._remove_strays()
 
     def append(self, documents: Documents) -> None:
         """Add documents, each to the split that its hash decides; writes every shard that becomes full."""
@@ -276,12 +277,11 @@ class StoreWriter:
         for empty, donor in (("validation", "train"), ("train", "validation")):
             if self._shards[empty] or self._waiting[empty]:
                 continue
-            if not self._waiting[donor] or (sum(map(len, self._waiting[donor])) < 2 and self._shards[donor]):
-                if not self._shards[donor]:
-                    return
+            while sum(map(len, self._waiting[donor])) < 2 and self._shards[donor]:
                 last = self._shards[donor].pop()
-                reread = Documents.from_batch(read_shard(self.path / last["file"]))
-                self._waiting[donor].insert(0, reread)
+                self._waiting[donor].insert(0, Documents.from_batch(read_shard(self.path / last["file"])))
+            if not self._waiting[donor]:
+                return
             documents = Documents.join(self._waiting[donor])
             if len(documents) < 2:
                 return
@@ -291,6 +291,7 @@ class StoreWriter:
             self._waiting[donor] = [documents.pick(~moved)]
             # The donor's last shard may be written anew, so the journal must not count on the old one any more.
             self.commit(self.state)
+            self._remove_strays()
             return
 
     def _restore(self, journal: dict[str, Any]) -> None:
@@ -299,10 +300,13 @@ class StoreWriter:
             documents = Documents.from_batch(read_shard(self.path / file))
             self._waiting[split] = [documents]
             self._num_waiting[split] = len(documents.ids)
-        # A shard that was written after the last commit will be written again.
-        known = {shard["file"]: shard["num_file_bytes"] for shards in self._shards.values() for shard in shards}
-        for name, size in known.items():
-            check_size(self.path / name, size)
-        for file in self.path.glob("*.arrow"):
-            if file.name not in known:
+        for shards in self._shards.values():
+            for shard in shards:
+                check_size(self.path / shard["file"], shard["num_file_bytes"])
+
+    def _remove_strays(self) -> None:
+        """Remove shards that the journal does not count, which will be written again, and what a kill left half-done."""
+        known = {shard["file"] for shards in self._shards.values() for shard in shards}
+        for file in [*self.path.glob("*.arrow"), *self.path.glob("**/.*.partial")]:
+            if file.name not in known and file.parent != self.path / WORK:
                 file.unlink()

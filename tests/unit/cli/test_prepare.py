@@ -110,11 +110,19 @@ def test_a_full_disk_is_reported_and_finished_shards_stay(tmp_path, monkeypatch)
         prepare([str(text)], tmp_path / "store", WordPiece(300), shard_tokens=5_000)
     assert len(list((tmp_path / "store").glob("*.arrow"))) == 2
     monkeypatch.undo()
-    assert prepare([str(text)], tmp_path / "store", WordPiece(300), shard_tokens=5_000).split("train").num_documents > 300
+    assert (
+        prepare([str(text)], tmp_path / "store", WordPiece(300), shard_tokens=5_000).split("train").num_documents > 300
+    )
 
 
 def test_cleaning_is_counted_in_the_manifest(tmp_path):
-    texts = ["One document. Two sentences.", "One document. Two sentences.", "", "cafe\u0301 here.", "a\x00b is cleaned."]
+    texts = [
+        "One document. Two sentences.",
+        "One document. Two sentences.",
+        "",
+        "cafe\u0301 here.",
+        "a\x00b is cleaned.",
+    ]
     report = prepare_texts(texts, tmp_path / "s", ByteLevelBPE(300)).manifest["cleaning"]
     assert report["duplicate_documents"] == report["empty_documents"] == 1
     assert report["nfc_documents"] == report["control_characters"] == 1

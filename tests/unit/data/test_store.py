@@ -12,7 +12,9 @@ from elision.text.prepare import prepare_texts
 from elision.text.sentences import split_sentences
 from elision.text.tokenizer import ByteLevelBPE, WordPiece
 
-TEXTS = [f"Document number {i} is here. It has {i % 7} parts!" + " And one more sentence." * (i % 4) for i in range(120)]
+TEXTS = [
+    f"Document number {i} is here. It has {i % 7} parts!" + " And one more sentence." * (i % 4) for i in range(120)
+]
 SPEC = ByteLevelBPE(400)
 
 
@@ -51,7 +53,9 @@ def test_tokens_crosses_shards_and_is_a_view_inside_one(store):
     assert np.array_equal(split.tokens(0, split.num_tokens), whole)
     edge = split._token_starts[1]
     assert np.array_equal(split.tokens(edge - 3, edge + 3), whole[edge - 3 : edge + 3])
-    assert np.array_equal(split.tokens(edge - 3, split._token_starts[2] + 3), whole[edge - 3 : split._token_starts[2] + 3])
+    assert np.array_equal(
+        split.tokens(edge - 3, split._token_starts[2] + 3), whole[edge - 3 : split._token_starts[2] + 3]
+    )
     inside = split.tokens(edge, edge + 5)
     assert inside.base is not None
     assert not inside.flags.owndata
@@ -90,7 +94,11 @@ def test_ids_take_two_bytes_up_to_65536_symbols_and_four_above(tmp_path, tokeniz
 def test_a_document_keeps_its_split_whatever_the_order(tmp_path, tokenizer):
     forward = prepare_texts(TEXTS, tmp_path / "a", tokenizer, validation=0.3)
     backward = prepare_texts([*TEXTS[::-1], "new."], tmp_path / "b", tokenizer, validation=0.3)
-    held = [{s.tokenizer.decode(p.document(i)) for i in range(p.num_documents)} for s in (forward, backward) for p in [s.split("validation")]]
+    held = [
+        {s.tokenizer.decode(p.document(i)) for i in range(p.num_documents)}
+        for s in (forward, backward)
+        for p in [s.split("validation")]
+    ]
     assert held[0] == held[1] - {"new."}
     assert 15 < len(held[0]) < 60
 
@@ -109,7 +117,7 @@ def test_a_split_travels_to_another_process(store):
 
 
 def test_an_unknown_split_is_refused_with_the_splits_there_are(store):
-    with pytest.raises(InputError, match="no split 'valid'. Did you mean 'validation'.* It has: train, validation"):
+    with pytest.raises(InputError, match=r"no split 'valid'\. Did you mean 'validation'.* It has: train, validation"):
         store.split("valid")
 
 
@@ -143,7 +151,9 @@ def test_a_shard_of_another_tokenizer_is_named(store, tmp_path):
     manifest = json.loads((store.path / "manifest.json").read_text())
     manifest["splits"]["train"]["shards"][0]["num_file_bytes"] = (store.path / "train-00000.arrow").stat().st_size
     (store.path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"train-00000\.arrow is damaged: it comes from a store with another tokenizer"):
+    with pytest.raises(
+        InputError, match=r"train-00000\.arrow is damaged: it comes from a store with another tokenizer"
+    ):
         Store.open(store.path).split("train").tokens(0, 5)
 
 
@@ -155,7 +165,7 @@ def test_a_store_of_another_tokenizer_is_refused_by_both_fingerprints(store):
 
 
 def test_what_is_no_finished_store_is_refused(tmp_path, store):
-    with pytest.raises(InputError, match="does not exist.*elision prepare"):
+    with pytest.raises(InputError, match=r"does not exist.*elision prepare"):
         Store.open(tmp_path / "absent")
     with pytest.raises(InputError, match="is no token store"):
         Store.open(tmp_path)
@@ -165,7 +175,7 @@ def test_what_is_no_finished_store_is_refused(tmp_path, store):
         Store.open(store.path)
     (store.path / "manifest.json").unlink()
     (store.path / "journal.json").write_text("{}")
-    with pytest.raises(InputError, match="unfinished.*Run the same command again"):
+    with pytest.raises(InputError, match=r"unfinished.*Run the same command again"):
         Store.open(store.path)
 
 
