@@ -115,13 +115,13 @@ def print_table(known: list[Recipe], console: Console) -> None:
         console.print(Padding(Text(" · ".join(made_of), "dim"), (0, 1)))
         table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=True)
         table.add_column("name", style="cyan", no_wrap=True)
-        for column in ("layers", "width", "heads", "parameters", "FLOPs/token", "context"):
+        for column in ("shape", "params", "FLOPs/tok", "context"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("besides", style="dim")
         for recipe, fact in zip(group, rows, strict=True):
             table.add_row(
                 recipe.name,
-                *("" if fact[name] is None else str(fact[name]) for name in SHAPE),
+                " × ".join(str(fact[name]) for name in SHAPE if fact[name] is not None),
                 quantity(fact["num_parameters"]),
                 quantity(fact["flops_per_token"]),
                 str(fact["context"]),
@@ -129,9 +129,8 @@ def print_table(known: list[Recipe], console: Console) -> None:
             )
         console.print(table)
     console.print()
-    console.print(
-        Padding(Text("elision recipes NAME explains one; FLOPs are of forward and backward pass.", "dim"), (0, 1))
-    )
+    key = "shape: layers × width × heads; FLOPs: forward and backward pass, per token of a full row."
+    console.print(Padding(Text(f"{key} `elision recipes NAME` explains one.", "dim"), (0, 1)))
 
 
 def differences(first: Recipe, other: Recipe) -> Iterator[str]:
@@ -144,7 +143,7 @@ def differences(first: Recipe, other: Recipe) -> Iterator[str]:
             continue
         for name, value in two.settings.items():
             if value != one.settings[name] and name != "max_length":
-                yield f"{name}={value}"
+                yield name if value is True else f"{name}={value}"
 
 
 def print_recipe(recipe: Recipe, console: Console) -> None:
