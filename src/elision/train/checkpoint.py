@@ -138,6 +138,7 @@ def resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
 
     Raises: InputError naming the file when the checkpoint is torn, or does not fit the model.
     """
+    _clear_away(run)
     if read_index(run)["last"] is None:
         return State(), None
     folder = find(run, "last")
@@ -159,6 +160,16 @@ def resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
     values = json.loads((folder / STATE).read_text(encoding="utf-8"))
     known = {field.name for field in dataclasses.fields(State)}
     return State(**{name: value for name, value in values.items() if name in known}), carry
+
+
+def _clear_away(run: Path) -> None:
+    """Remove what a killed process left half-written; put back a checkpoint that it was about to replace."""
+    for leftover in (run / "checkpoints").glob(".step-*"):
+        place = leftover.with_name(leftover.name[1:].split(".")[0])
+        if leftover.suffix == ".old" and not place.exists():
+            leftover.rename(place)
+        else:
+            shutil.rmtree(leftover)
 
 
 def add_skipped(run: Path, data_step: int) -> int:

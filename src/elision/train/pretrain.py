@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -93,8 +94,12 @@ def prepare_run(
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder, so that two processes cannot train in it at once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): name another folder with --out") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -121,7 +126,7 @@ def _loader(recipe: Recipe, split: Split, vocabulary: Vocabulary, batch_size: in
 def _earlier(folder: Path, recipe: Recipe, store: Store) -> Recipe | None:
     """Return the resolved recipe of the run that `folder` holds, None when it holds none; refuse another's."""
     if not (folder / "run.json").exists():
-        if folder.is_dir() and any(child.name != ".lock" for child in folder.iterdir()):
+        if folder.is_dir() and not _is_unfinished(folder):
             raise InputError(f"{folder} holds files that are no run of elision: name an empty folder with --out")
         return None
     try:
@@ -143,6 +148,13 @@ def _earlier(folder: Path, recipe: Recipe, store: Store) -> Recipe | None:
             + ". Go on with the same settings, or name another --out"
         )
     return Recipe.load(folder / "recipe.json")
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether `folder` holds no more than a process leaves that was killed while it laid out a new run there."""
+    laid_out = {".lock", "recipe.json", "tokenizer", "checkpoints", checkpoint.INDEX}
+    names = {child.name for child in folder.iterdir() if not child.name.endswith(".partial")}
+    return names <= laid_out and {path.name for path in (folder / "checkpoints").glob("step-*")} <= {"step-00000000"}
 
 
 def _unwatched(recipe: Recipe) -> Recipe:
@@ -176,6 +188,9 @@ def _start_from(model: LanguageModel, source: Path, store: Store) -> None:
 def _lay_out(run: Run, recipe: Recipe, store: Store, init_from: Path | None) -> None:
     """Write what the folder of a new run starts with; run.json last, since it is what makes it a run."""
     run.folder.mkdir(parents=True, exist_ok=True)
+    # What an earlier attempt left that was killed here; weights among it may come from elsewhere.
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    (run.folder / checkpoint.INDEX).unlink(missing_ok=True)
     dataclasses.replace(recipe, train=run.train).save(run.folder / "recipe.json")
     store.tokenizer.save(run.folder / "tokenizer")
     about = {

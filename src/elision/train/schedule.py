@@ -55,7 +55,8 @@ Schedule = Linear | Cosine
 
 
 def _warmup_steps(warmup: float, steps: int) -> int:
-    return math.ceil(warmup * steps) if warmup < 1 else int(warmup)
+    # Rounded first: 0.07 * 100 is a little more than 7.
+    return math.ceil(round(warmup * steps, 6)) if warmup < 1 else int(warmup)
 
 
 def _check_warmup(warmup: float) -> None:

@@ -84,8 +84,9 @@ def parse_budget(text: str) -> Budget:
 
     Raises: InputError for anything else.
     """
-    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(?:([kKMBGT])(?=\s*[a-z]{3}))?\s*([a-z]+)\s*", text)
-    if match is None or match[3] not in _UNITS or not float(match[1]) > 0:
+    number = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+    match = re.fullmatch(rf"\s*({number})\s*(?:([kKMBGT])(?=\s*[a-z]{{3}}))?\s*([a-z]+)\s*", text)
+    if match is None or match[3] not in _UNITS or not 0 < float(match[1]) < 1e30:
         raise InputError(
             f"train.budget is {text!r}: write a number and a unit, such as '2000 steps', '300M tokens', '1e18 flops', "
             f"'20min' or '2h'"
