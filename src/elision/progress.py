@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
+# Lines are not broken at a guessed width: logs and narrow terminals wrap by themselves.
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 LOG_INTERVAL_SECONDS = 15.0
 
@@ -34,7 +36,8 @@ class Task:
                 of_total = f" of {quantity(self._total)}"
                 left = f", {duration((self._total - self._done) / max(rate, 1e-9))} left"
             done = f"{quantity(self._done)}{of_total} {self._unit}, {quantity(rate)} {self._unit}/s{left}"
-            console.print(f"{self._name}: {done}  {self._note}", markup=False)
+            note = Text.from_markup(self._note).plain
+            console.print(f"{self._name}: {done}  {note}", markup=False)
 
     def note(self, text: str) -> None:
         """Show `text` beside the bar from the next `advance` on."""

@@ -25,7 +25,7 @@ class Pretrain:
     Every field of the recipe is an option. Start the same command again after an interruption of any kind, and the run
     goes on exactly where it was.
 
-    Examples:
+    For example:
 
     elision pretrain bert-mini --data store --train.budget 20min
 
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
         except NonFiniteLoss as failure:
             console.print(f"[red]elision pretrain: {failure}[/]")
             return 1
-    summarise(run, state)
+    summarise(run, state, settings.data)
     return 0
 
 
@@ -142,7 +142,7 @@ class View:
             console.print(f"[yellow]loss not finite: back to step {progress.step}, leaving out that batch[/]")
 
 
-def summarise(run: Run, state: State) -> None:
+def summarise(run: Run, state: State, data: Path) -> None:
     """Print how the run ended and what can be done with it."""
     from rich.table import Table
 
@@ -161,6 +161,5 @@ def summarise(run: Run, state: State) -> None:
     table.add_row("best checkpoint", str(find(run.folder)))
     console.print(table)
     console.print("[dim]next:[/]")
-    for verb in ("evaluate", "export"):
-        tail = {"evaluate": f"--data {'STORE'}", "export": f"{run.folder.name}-hf"}[verb]
-        console.print(f"  elision {verb} {run.folder} {tail}", markup=False)
+    console.print(f"  elision evaluate {run.folder} --data {data}", markup=False)
+    console.print(f"  elision export {run.folder} {run.folder}-hf", markup=False)

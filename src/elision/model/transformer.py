@@ -92,6 +92,11 @@ class Transformer:
         """Return the module with initialised weights (PyTorch's global generator)."""
         return TransformerModel(self, vocab_size)
 
+    def visible(self, batch: Batch) -> Visible:
+        """Return who sees whom in a batch: tokens of their own document, all of them or those before."""
+        within = same_document(batch)
+        return within & CAUSAL if self.visibility == "causal" else within
+
     def flops_per_token(self, row_length: int) -> float:
         """Return the floating-point operations of matrix products in a forward pass, per token of a full row."""
         projections = 4 * self.hidden_size**2 + 2 * self.hidden_size * self.feedforward_size

@@ -19,7 +19,7 @@ from elision.data.batch import Batch, collate
 from elision.data.example import NO_TARGET, Example
 from elision.data.segment import SentencePairs
 from elision.model.transformer import Backbone
-from elision.model.visibility import CAUSAL, causal_mask, same_document
+from elision.model.visibility import causal_mask
 from elision.recipe import Recipe
 from elision.show.parts import Part, paragraphs, parts_of
 from elision.text.tokenizer import Tokenizer
@@ -150,9 +150,7 @@ def explain(
 
 def who_sees_whom(backbone: Backbone, batch: Batch) -> np.ndarray:
     """Return bool [T, T] for the first row of `batch`: entry (i, j) says whether place i may look at place j."""
-    visible = same_document(batch)
-    if backbone.visibility == "causal":
-        visible = visible & CAUSAL
+    visible = backbone.visible(batch)
     length = batch.inputs.shape[1]
     mask = torch.ones(1, 1, length, length, dtype=torch.bool) if visible.mask is None else visible.mask
     if visible.causal:
