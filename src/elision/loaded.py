@@ -22,6 +22,7 @@ from elision.train import checkpoint
 
 if TYPE_CHECKING:
     from elision.tasks.fill import Filled
+    from elision.tasks.labelled import Task
 
 Ids = Sequence[int] | Sequence[Sequence[int]] | np.ndarray | Tensor
 
@@ -45,10 +46,11 @@ def load(
     """
     path = Path(path)
     notes: list[str] = []
-    error = None
-    if _is_ours(path):
+    error, task = None, None
+    if (path / "recipe.json").is_file():
         folder = checkpoint.find(path, which)
         recipe = Recipe.load(folder / "recipe.json")
+        task = _task(folder)
         tensors = checkpoint.read_weights(folder)
         tokenizer: Tokenizer | None = Tokenizer.load(folder / "tokenizer")
     elif (path / "config.json").is_file():
@@ -63,15 +65,19 @@ def load(
     elif dtype is None:
         dtype = torch.promote_types(stored, torch.float32)
     with torch.device("meta"):
-        model = LanguageModel(recipe.backbone, recipe.objectives, tensors["backbone.tokens.weight"].shape[0])
+        objectives = recipe.objectives if task is None else (task.objective,)
+        model = LanguageModel(recipe.backbone, objectives, tensors["backbone.tokens.weight"].shape[0])
     model = model.to(dtype).to_empty(device=device)
     assert {name for name, _ in model.named_buffers()} <= model.state_dict().keys(), "a buffer would stay unset"
     checkpoint.load_into(model, tensors, folder)
-    return Loaded(folder, model.eval(), recipe, tokenizer, error, notes)
+    return Loaded(folder, model.eval(), recipe, tokenizer, error, notes, task)
 
 
 class Loaded:
-    """A model with its tokenizer and recipe. `notes` tell what an import left out or made anew."""
+    """A model with its tokenizer and recipe.
+
+    `notes` tell what an import left out or made anew; `task` is what a fine-tuned model does, else None.
+    """
 
     def __init__(
         self,
@@ -81,7 +87,9 @@ class Loaded:
         tokenizer: Tokenizer | None,
         tokenizer_error: InputError | None,
         notes: list[str],
+        task: "Task | None" = None,
     ):
+        self.task = task
         self.path, self.model, self.recipe, self.notes = path, model, recipe, notes
         self._tokenizer, self._tokenizer_error = tokenizer, tokenizer_error
 
@@ -268,8 +276,10 @@ def _seen_by_all(seen_BTT: Tensor, causal: bool) -> Tensor:
     return seen_BTT | (torch.eye(length, dtype=torch.bool) & ~seen_BTT.any(-1, keepdim=True))
 
 
-def _is_ours(path: Path) -> bool:
-    return (path / "recipe.json").is_file()
+def _task(folder: Path) -> "Task | None":
+    from elision.tasks.labelled import Task
+
+    return Task.load(folder) if (folder / Task.FILE).is_file() else None
 
 
 def _what_is_there(path: Path) -> str:

@@ -16,7 +16,7 @@ class Export:
     The class follows from the recipe: BertForPreTraining, BertForMaskedLM, GPT2LMHeadModel, or a classifier for a
     fine-tuned model. The folder gets config.json, model.safetensors, the tokenizer and a model card.
 
-    Examples:
+    For example:
 
     elision export runs/bert-mini bert-mini-hf
 

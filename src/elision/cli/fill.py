@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +21,7 @@ class Fill:
     A blank is written [MASK], <mask>, {mask} or ___; several are filled independently of each other. Without TEXT (or
     with "-") every line of standard input is filled.
 
-    Examples:
+    For example:
 
     elision fill runs/bert-mini "The capital of France is [MASK]."
 
@@ -37,36 +36,33 @@ class Fill:
     """the text with its blanks"""
     top_k: int = 5
     """how many candidates to show for each blank"""
-    device: str = "cpu"
-    """cpu, cuda or cuda:N"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command."""
     settings = tyro.cli(Fill, prog="elision fill", args=arguments)
     from elision.loaded import load
+    from elision.train.precision import choose_device
 
-    model = load(settings.model, device=settings.device)
+    model = load(settings.model, device=choose_device(settings.device))
     for note in model.notes:
         console.print(f"[yellow]note:[/] {note}")
     if settings.text != "-":
         show(model.fill(settings.text, settings.top_k))
         return 0
     status = 0
-    for number, line in enumerate(_lines(), 1):
+    for number, line in enumerate(sys.stdin, 1):
+        if not line.strip():
+            continue
         try:
-            show(model.fill(line, settings.top_k))
+            show(model.fill(line.strip(), settings.top_k))
         except InputError as error:
             # One bad line must not cost the others.
             print(f"elision fill: line {number}: {error}", file=sys.stderr)
             status = 2
     return status
-
-
-def _lines() -> Iterator[str]:
-    for line in sys.stdin:
-        if line.strip():
-            yield line.strip()
 
 
 def show(filled: "Filled") -> None:

@@ -19,7 +19,7 @@ class Generate:
     text or after --num-tokens. A context longer than the model's position table slides: when the table is full, its
     later half stays.
 
-    Examples:
+    For example:
 
     elision generate runs/gpt2-tiny "Once upon a time"
 
@@ -35,8 +35,8 @@ class Generate:
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Sampling)
     cache: bool = True
     """keep keys and values of what was read; the text is the same without, only slower"""
-    device: str = "cpu"
-    """cpu, cuda or cuda:N"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
 
 
 def main(arguments: list[str]) -> None:
@@ -45,9 +45,10 @@ def main(arguments: list[str]) -> None:
     from rich.console import Console
 
     from elision.loaded import load
+    from elision.train.precision import choose_device
 
     prompt = sys.stdin.read().removesuffix("\n") if settings.prompt == "-" else settings.prompt
-    model = load(settings.model, device=settings.device)
+    model = load(settings.model, device=choose_device(settings.device))
     for note in model.notes:
         console.print(f"[yellow]note:[/] {note}")
     pieces = model.generate(prompt, **dataclasses.asdict(settings.sampling), cache=settings.cache)

@@ -16,7 +16,7 @@ class Import:
     Weights may be safetensors or .bin (read without running code), whole or in shards. Heads that the file lacks start
     anew, and the command says so.
 
-    Examples:
+    For example:
 
     elision import bert-base-uncased/ imported-bert
 

@@ -24,6 +24,8 @@ from elision.text.vocabulary import Vocabulary
 
 MODEL_TYPE = "bert"
 
+TOKEN_TABLE = "bert.embeddings.word_embeddings.weight"
+
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -72,7 +74,7 @@ def key_map(backbone: Transformer, heads: tuple[str, ...]) -> KeyMap:
     """Return the table for these settings and these heads."""
     return KeyMap(
         [
-            *tensor("backbone.tokens.weight", "bert.embeddings.word_embeddings.weight"),
+            *tensor("backbone.tokens.weight", TOKEN_TABLE),
             *tensor("backbone.positions.table.weight", "bert.embeddings.position_embeddings.weight"),
             *(_TYPES if backbone.num_types else []),
             *module("backbone.embedding_norm", "bert.embeddings.LayerNorm"),
@@ -97,12 +99,12 @@ def normalise(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if name not in ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids"):
             named[name] = value
-    table = named.get("bert.embeddings.word_embeddings.weight")
+    table = named.get(TOKEN_TABLE)
     output = named.pop("cls.predictions.decoder.weight", None)
     if output is not None and (table is None or not torch.equal(output, table)):
         raise InputError(
             f"cls.predictions.decoder.weight in {source} is not the token table "
-            f"(bert.embeddings.word_embeddings.weight): output tables of their own are not supported"
+            f"({TOKEN_TABLE}): output tables of their own are not supported"
         )
     bias = named.pop("cls.predictions.decoder.bias", None)
     if bias is not None and not torch.equal(named.setdefault("cls.predictions.bias", bias), bias):
@@ -200,5 +202,6 @@ def write_config(
 def complete(tensors: dict[str, Tensor], backbone: Transformer) -> None:
     """Add, in place, the tensors that their module has even where ours has none."""
     if not backbone.num_types:
-        table = tensors["bert.embeddings.word_embeddings.weight"]
-        tensors["bert.embeddings.token_type_embeddings.weight"] = table.new_zeros(2, backbone.hidden_size)
+        tensors["bert.embeddings.token_type_embeddings.weight"] = tensors[TOKEN_TABLE].new_zeros(
+            2, backbone.hidden_size
+        )

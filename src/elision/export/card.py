@@ -52,14 +52,14 @@ def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str) -> st
     parts = [
         "\n".join(header),
         f"# {name}",
-        f"A `{architecture}` of {loaded.model.num_parameters():,} parameters, pretrained with the recipe "
-        f"`{loaded.recipe.name}` by elision {elision.__version__}.",
+        f"A `{architecture}` of {loaded.model.num_parameters():,} parameters, {_made(loaded, facts)} by elision "
+        f"{elision.__version__}.",
         f"## Use\n\n```python\n{_use(architecture, auto, name)}\n```",
         f"## Recipe\n\n{_table(('part', 'what'), _recipe_rows(loaded))}",
     ]
     data = _data_rows(facts)
     if data:
-        parts.append(f"## Training data\n\n{_table(('', ''), data)}")
+        parts.append(f"## Training data\n\n{_table(('what', ''), data)}")
     if facts.metrics:
         rows = [(key.replace("_", " "), f"{value:.4f}") for key, value in facts.metrics.items()]
         parts.append(f"## Held-out text\n\n{_table(('measure', f'at step {facts.step:,}'), rows)}")
@@ -87,8 +87,18 @@ def _use(architecture: str, auto: str, name: str) -> str:
     ]
     if architecture == "BertForPreTraining":
         lines += ["# AutoModelForPreTraining loads the head over sentence pairs as well."]
-    lines += ["", "import elision", "", f'model = elision.load("{name}")']
+    if not architecture.endswith("SequenceClassification"):
+        lines += ["", "import elision", "", f'model = elision.load("{name}")']
     return "\n".join(lines)
+
+
+def _made(loaded: Loaded, facts: Facts) -> str:
+    if loaded.task is not None:
+        what = f"fine-tuned for {loaded.task.type} of {'pairs of texts' if loaded.task.pair else 'texts'}"
+        return f"{what} (`{loaded.recipe.name}`)"
+    if facts.step is None:
+        return f"converted (from `{loaded.recipe.name}`)"
+    return f"pretrained with the recipe `{loaded.recipe.name}`"
 
 
 def _recipe_rows(loaded: Loaded) -> list[tuple[str, str]]:
@@ -96,6 +106,8 @@ def _recipe_rows(loaded: Loaded) -> list[tuple[str, str]]:
     tokenizer = f"{type(loaded.tokenizer.raw.model).__name__}, {loaded.tokenizer.vocabulary.size:,} symbols"
     rows = [("tokenizer", tokenizer), ("segmenter", _settings(recipe.segmenter)), ("noise", _settings(recipe.noise))]
     rows += [("backbone", _settings(recipe.backbone))]
+    if loaded.task is not None:
+        rows = [rows[0], rows[-1], ("classes", ", ".join(loaded.task.labels) or "none: a score")]
     rows += [("objective", _settings(objective)) for objective in loaded.model.objectives]
     train = recipe.train
     rows += [("batch", f"{train.batch_size:,} examples"), ("steps", f"{train.steps:,}")]

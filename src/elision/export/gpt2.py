@@ -21,6 +21,8 @@ from elision.text.vocabulary import Vocabulary
 
 MODEL_TYPE = "gpt2"
 
+TOKEN_TABLE = "transformer.wte.weight"
+
 ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -50,7 +52,7 @@ def key_map(backbone: Transformer, heads: tuple[str, ...]) -> KeyMap:
     """Return the table for these settings and these heads."""
     return KeyMap(
         [
-            *tensor("backbone.tokens.weight", "transformer.wte.weight"),
+            *tensor("backbone.tokens.weight", TOKEN_TABLE),
             *tensor("backbone.positions.table.weight", "transformer.wpe.weight"),
             *each_layer(backbone.num_layers, _LAYER),
             *module("backbone.final_norm", "transformer.ln_f"),
@@ -71,10 +73,10 @@ def normalise(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
         # Old files hold the causal mask of each layer.
         if not re.search(r"\.attn\.(masked_)?bias$", name):
             named[name] = value
-    table, output = named.get("transformer.wte.weight"), named.pop("lm_head.weight", None)
+    table, output = named.get(TOKEN_TABLE), named.pop("lm_head.weight", None)
     if output is not None and (table is None or not torch.equal(output, table)):
         raise InputError(
-            f"lm_head.weight in {source} is not the token table (transformer.wte.weight): output tables of their own "
+            f"lm_head.weight in {source} is not the token table ({TOKEN_TABLE}): output tables of their own "
             f"are not supported"
         )
     return named

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import elision
 from elision.atomic import replacing, write_json, write_text
 from elision.errors import InputError
-from elision.export import card, families
+from elision.export import card, classifier, families
 from elision.loaded import Loaded
 
 # Its presence says that a folder was written here and may be written again. Nothing else copies it along.
@@ -52,7 +52,7 @@ def write_folder(
     Raises: InputError when the model has a part that Hugging Face's class cannot express, or `out` holds other things.
     """
     out = Path(out)
-    backbone, tokenizer = loaded.recipe.backbone, loaded.tokenizer
+    backbone, tokenizer, task = loaded.recipe.backbone, loaded.tokenizer, loaded.task
     family = families.of_backbone(backbone)
     heads = tuple(objective.name for objective in loaded.model.objectives)
     if heads not in family.ARCHITECTURES:
@@ -65,20 +65,28 @@ def write_folder(
         raise InputError(f"{out} is where the model itself lies: name another folder")
     tensors = family.key_map(backbone, heads).to_theirs(dict(loaded.model.state_dict()))
     family.complete(tensors, backbone)
+    if task is not None:
+        tokenizer = classifier.frame(tokenizer, backbone)
+        classifier.make_room(tensors, family.TOKEN_TABLE, tokenizer.vocabulary.size)
     if dtype != "stored":
         tensors = {name: value.to(DTYPES[dtype]) for name, value in tensors.items()}
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     vocabulary = tokenizer.vocabulary
-    config = family.write_config(backbone, heads, loaded.model.backbone.vocab_size, vocabulary)
+    config = family.write_config(backbone, heads, tensors[family.TOKEN_TABLE].shape[0], vocabulary)
+    if task is not None:
+        config |= classifier.write_config(task)
     config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     facts = card.gather(loaded.path)
     with replacing(out) as temporary:
         temporary.mkdir()
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         write_json(temporary / "config.json", config)
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        # safetensors lets nobody else read what it writes; the folder is for others too, as the umask allows.
+        (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
         tokenizer.save(temporary)
         settings = json.loads((temporary / "tokenizer_config.json").read_text(encoding="utf-8"))
-        write_json(temporary / "tokenizer_config.json", {**settings, "model_max_length": backbone.max_length})
+        max_length = backbone.max_length if task is None else task.max_length
+        write_json(temporary / "tokenizer_config.json", {**settings, "model_max_length": max_length})
         if backbone.visibility == "causal" and "clm" in heads:
             roles = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
             write_json(temporary / "generation_config.json", {role: i for role, i in roles.items() if i is not None})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from elision.errors import InputError
+from elision.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from elision.loaded import Loaded
@@ -51,13 +52,12 @@ def fill(model: "Loaded", text: str, top_k: int = 5) -> Filled:
         raise InputError(f"top_k is {top_k}: it must be at least 1")
     tokenizer, vocabulary = model.tokenizer, model.tokenizer.vocabulary
     mask, symbol = vocabulary.require("mask"), tokenizer.roles["mask"]
-    encoding = tokenizer.raw.encode(BLANK.sub(lambda _: symbol, text))
+    text = BLANK.sub(lambda _: symbol, text)
+    encoding = tokenizer.raw.encode(text)
     ids = torch.tensor(encoding.ids)
     places = (ids == mask).nonzero()[:, 0]
     if not len(places):
-        raise InputError(
-            f"the text has no blank: write [MASK], <mask>, {{mask}} or ___ where a word is missing: {text!r}"
-        )
+        raise InputError(f"{text!r} has no blank: write [MASK], <mask>, {{mask}} or ___ where a word is missing")
     type_ids = encoding.type_ids if model.recipe.backbone.num_types else None
     limit = min(vocabulary.size, model.model.backbone.vocab_size)
     scores_NV = model.logits(ids, type_ids=type_ids)[0].cpu()[places].float()
@@ -72,5 +72,19 @@ def fill(model: "Loaded", text: str, top_k: int = 5) -> Filled:
         )
         for row_ids, row_probabilities in zip(best.indices.tolist(), best.values.tolist())
     )
-    ids[places] = torch.tensor([candidates[0].id for candidates in blanks])
-    return Filled(tokenizer.decode(ids.tolist()), blanks)
+    around = text.split(symbol)
+    if len(around) != len(blanks) + 1:
+        # A tokenizer with rules of its own for its symbols: show the text as the tokenizer writes it.
+        ids[places] = torch.tensor([candidates[0].id for candidates in blanks])
+        return Filled(tokenizer.decode(ids.tolist()), blanks)
+    filled = around[0]
+    for candidates, after in zip(blanks, around[1:]):
+        filled = _append(filled, tokenizer, candidates[0].id) + after
+    return Filled(filled, blanks)
+
+
+def _append(text: str, tokenizer: Tokenizer, token: int) -> str:
+    """Write a token behind a text: as a word, or joined to the word before when it is a piece of one."""
+    if not tokenizer.vocabulary.continues_word[token]:
+        return text + tokenizer.decode([token]).strip()
+    return text.rstrip(" ") + tokenizer.decode([token]).removeprefix("##")

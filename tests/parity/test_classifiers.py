@@ -1,0 +1,95 @@
+"""Fine-tuned models: transformers' classifiers give the scores of ours."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+
+import elision
+from elision.export.writing import write_folder
+from elision.model.language_model import LanguageModel
+from elision.tasks.classifier import Classifier
+from elision.tasks.labelled import Task
+from elision.train.checkpoint import write_weights
+from tests import tiny
+from tests.parity import reference
+
+pytestmark = pytest.mark.parity
+
+TEXTS = ["ba do ki.", "lume no ra suti ve ve ba.", "ki"]
+PAIRS = [("ba do ki.", "lu me"), ("no", "ra su ti ve ba do."), ("ki lu", "me")]
+
+
+def save_fine_tuned(folder: Path, name: str, task: Task) -> None:
+    recipe = tiny.recipe(name)
+    tokenizer = tiny.tokenizer(tiny.WORDPIECE if name.startswith("bert") else tiny.BYTES)
+    folder.mkdir()
+    recipe.save(folder / "recipe.json")
+    tokenizer.save(folder / "tokenizer")
+    task.save(folder)
+    write_weights(
+        folder, reference.scrambled(LanguageModel(recipe.backbone, (task.objective,), tokenizer.vocabulary.size))
+    )
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+@pytest.mark.parametrize(
+    "name, architecture",
+    [("bert-tiny", "BertForSequenceClassification"), ("gpt2-tiny", "GPT2ForSequenceClassification")],
+)
+def test_auto_class_scores_a_padded_batch_of_texts_as_we_do(
+    name: str, architecture: str, kind: str, pair: bool, tmp_path: Path
+) -> None:
+    labels = ("bad", "good", "so-so") if kind == "classification" else ()
+    task = Task(kind, labels, pair, max_length=32, metric="accuracy")
+    save_fine_tuned(tmp_path / "ours", name, task)
+    loaded = elision.load(tmp_path / "ours")
+    assert write_folder(loaded, tmp_path / "out") == architecture
+    theirs, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not report["missing_keys"] and not report["unexpected_keys"], report
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    texts = PAIRS if pair else TEXTS
+    columns = [list(column) for column in zip(*texts)] if pair else [texts]
+    with torch.no_grad():
+        scores = theirs(**tokenizer(*columns, padding=True, return_tensors="pt")).logits
+    predictions = list(Classifier.load(tmp_path / "ours").predict(texts, precision="float32"))
+    if kind == "regression":
+        assert [p.score for p in predictions] == pytest.approx(scores[:, 0].tolist(), abs=1e-5)
+        assert theirs.config.problem_type == "regression"
+    else:
+        expected = torch.softmax(scores, -1)
+        reference.assert_close(torch.tensor([p.probabilities for p in predictions]), expected)
+        assert [theirs.config.id2label[int(i)] for i in scores.argmax(-1)] == [p.label for p in predictions]
+    assert scores.std(0).min() > 1e-3, "texts must differ in their scores for this to say anything"
+
+
+def test_a_model_of_transformers_that_classifies_lends_its_backbone(tmp_path: Path) -> None:
+    theirs = reference.bert(transformers.BertForSequenceClassification, num_labels=3)
+    theirs.save_pretrained(tmp_path)
+    loaded = elision.load(tmp_path)
+    assert any("classifier.weight" in note for note in loaded.notes)
+    assert [objective.name for objective in loaded.model.objectives] == ["mlm", "nsp"]
+    ids = reference.token_ids(2, 9)
+    batch, _ = loaded._batch(ids, None, None, None)
+    with torch.no_grad():
+        reference.assert_close(loaded.model.backbone(batch).hidden, theirs.bert(ids).last_hidden_state)
+
+
+def test_a_table_of_segments_with_one_row_is_read(tmp_path: Path) -> None:
+    theirs = reference.bert(transformers.BertForMaskedLM, type_vocab_size=1)
+    theirs.save_pretrained(tmp_path)
+    loaded = elision.load(tmp_path)
+    ids = reference.token_ids(2, 9)
+    with torch.no_grad():
+        reference.assert_close(loaded.logits(ids), theirs(ids).logits)
+    assert loaded.recipe.backbone.num_types == 1
+    with pytest.raises(elision.errors.InputError, match=r"type_ids\[0\]\[0\] is 1"):
+        loaded.logits(ids, type_ids=torch.ones(2, 9, dtype=torch.long))
+    tensors = {name: value.clone() for name, value in theirs.state_dict().items() if "decoder" not in name}
+    save_file(tensors, tmp_path / "model.safetensors")
+    reference.assert_close(elision.load(tmp_path).logits(ids), loaded.logits(ids))
