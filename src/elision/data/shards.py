@@ -305,7 +305,7 @@ class StoreWriter:
                 check_size(self.path / shard["file"], shard["num_file_bytes"])
 
     def _remove_strays(self) -> None:
-        """Remove shards that the journal does not count, which will be written again, and what a kill left half-done."""
+        """Remove shards that the journal does not count, which come again, and what a kill left half-done."""
         known = {shard["file"] for shards in self._shards.values() for shard in shards}
         for file in [*self.path.glob("*.arrow"), *self.path.glob("**/.*.partial")]:
             if file.name not in known and file.parent != self.path / WORK:
