@@ -27,7 +27,9 @@ class Prepare:
     whatever their size. An interrupted run continues when the same command is given again.
 
     elision prepare books/ --out store --recipe bert-tiny
+
     elision prepare news.jsonl.gz --out store --tokenizer bpe --vocab-size 16000 --reading.language-field lang
+
     elision prepare --corpus pydocs --out store --tokenizer wordpiece --vocab-size 8192
     """
 

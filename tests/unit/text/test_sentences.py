@@ -7,10 +7,18 @@ CASES = [
     ("en", "It costs 3.5 million. Mr. Kim agreed.", ["It costs 3.5 million.", "Mr. Kim agreed."]),
     ("en", "Use a list, e.g. apples or plums. Then stop!", ["Use a list, e.g. apples or plums.", "Then stop!"]),
     ("en", '"Why?" he asked. "Because."', ['"Why?" he asked.', '"Because."']),
-    ("en", "J. R. Smith of the U.S. Army left in 1990. He ran.", ["J. R. Smith of the U.S. Army left in 1990.", "He ran."]),
+    (
+        "en",
+        "J. R. Smith of the U.S. Army left in 1990. He ran.",
+        ["J. R. Smith of the U.S. Army left in 1990.", "He ran."],
+    ),
     ("en", "one line\nanother line", ["one line", "another line"]),
     ("de", "Am 3. Oktober war es kalt. Dann kam Regen.", ["Am 3. Oktober war es kalt.", "Dann kam Regen."]),
-    ("ko", "나는 학교에 갔다. 날씨가 좋았어요! 버전 3.5를 썼다.", ["나는 학교에 갔다.", "날씨가 좋았어요!", "버전 3.5를 썼다."]),
+    (
+        "ko",
+        "나는 학교에 갔다. 날씨가 좋았어요! 버전 3.5를 썼다.",
+        ["나는 학교에 갔다.", "날씨가 좋았어요!", "버전 3.5를 썼다."],
+    ),
     ("ko", "재미있었다.다시 볼게요.", ["재미있었다.", "다시 볼게요."]),
     ("zh", "今天天气很好。我们去公园吧！你去吗？", ["今天天气很好。", "我们去公园吧！", "你去吗？"]),
     ("zh", "他说：“走吧。”然后走了。", ["他说：“走吧。”", "然后走了。"]),
@@ -31,7 +39,7 @@ def test_english_ordinals_do_not_hide_a_sentence_end():
 
 TEXTS = [
     "First.  Second sentence!\n\n  Third one?\tFourth. ",
-    "  Leading space. And \"quotes.\" (Brackets too.) Don't stop… Really?! Yes.",
+    '  Leading space. And "quotes." (Brackets too.) Don\'t stop… Really?! Yes.',
     "나는 갔다. 재미있었다.다시 봤다!  그래서 좋았다.\n끝.",
     "今天好。明天更好！“走吧。”“好。”他说。",
     "यह है। वह है।और यह भी।",
