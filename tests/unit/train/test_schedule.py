@@ -1,0 +1,75 @@
+"""Learning-rate schedules at literal steps."""
+
+import math
+
+import pytest
+
+from elision import recipes
+from elision.errors import InputError
+from elision.train.schedule import Cosine, Linear
+
+
+def test_berts_rate_jumps_down_when_warm_up_ends() -> None:
+    schedule = Linear(warmup=0.1, kink=True)
+    assert [schedule.share(step, 100) for step in (0, 1, 5, 9)] == pytest.approx([0, 0.1, 0.5, 0.9])
+    # The decay has been counting from step 0: 1 - 10/100.
+    assert [schedule.share(step, 100) for step in (10, 11, 50, 99, 100)] == pytest.approx([0.9, 0.89, 0.5, 0.01, 0.0])
+
+
+def test_berts_kink_at_its_published_length() -> None:
+    recipe = recipes.get("bert-base")
+    rate = [
+        recipe.train.optimizer.learning_rate * recipe.train.schedule.share(step, recipe.train.steps)
+        for step in (0, 9_999, 10_000, 500_000, 999_999)
+    ]
+    assert rate == pytest.approx([0, 0.9999e-4, 0.99e-4, 0.5e-4, 1e-10])
+
+
+def test_without_the_kink_the_rate_is_continuous_and_ends_at_zero() -> None:
+    schedule = Linear(warmup=10)
+    assert [schedule.share(step, 110) for step in (0, 4, 9, 10, 60, 109, 110)] == pytest.approx(
+        [0.1, 0.5, 1.0, 1.0, 0.5, 0.01, 0.0]
+    )
+
+
+def test_cosine_starts_peaks_and_ends_where_it_should() -> None:
+    schedule = Cosine(warmup=10, final_share=0.1)
+    assert [schedule.share(step, 110) for step in (0, 9, 10, 60, 110, 500)] == pytest.approx(
+        [0.1, 1.0, 1.0, 0.55, 0.1, 0.1]
+    )
+    assert schedule.share(35, 110) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
+
+
+def test_gpt2_warms_up_for_half_a_percent_and_ends_at_a_tenth() -> None:
+    train = recipes.get("gpt2-small").train
+    assert train.schedule.share(2999, 600_000) == 1.0
+    assert train.schedule.share(599_999, 600_000) == pytest.approx(0.1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "warmup_steps"), [(0.07, 100, 7), (0.01, 1000, 10), (0.1, 7, 1), (0.5, 3, 2)]
+)
+def test_a_share_of_the_steps_is_rounded_up_without_being_fooled_by_floats(
+    share: float, steps: int, warmup_steps: int
+) -> None:
+    schedule = Linear(warmup=share)
+    assert schedule.share(warmup_steps - 1, steps) == 1.0
+    if warmup_steps > 1:
+        assert schedule.share(warmup_steps - 2, steps) < 1.0
+
+
+@pytest.mark.parametrize("schedule", [Linear(warmup=0), Linear(warmup=0, kink=True), Cosine(warmup=0)])
+def test_no_warm_up_starts_at_the_peak(schedule: Linear | Cosine) -> None:
+    assert schedule.share(0, 100) == 1.0
+
+
+@pytest.mark.parametrize("schedule", [Linear(warmup=500), Linear(warmup=500, kink=True), Cosine(warmup=500)])
+def test_a_warm_up_longer_than_the_run_only_climbs(schedule: Linear | Cosine) -> None:
+    shares = [schedule.share(step, 100) for step in range(100)]
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 0.2
+
+
+@pytest.mark.parametrize("kind", [Linear, Cosine])
+def test_a_negative_warm_up_is_refused(kind: type) -> None:
+    with pytest.raises(InputError, match="warmup is -1"):
+        kind(warmup=-1)
