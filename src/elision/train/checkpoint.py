@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,9 +75,9 @@ def save(
         if (run / "task.json").exists():
             shutil.copy(run / "task.json", temporary / "task.json")
         write_weights(temporary, model)
-        save_file(_optimizer_tensors(model, optimizer), temporary / OPTIMIZER)
+        _write_tensors(_optimizer_tensors(model, optimizer), temporary / OPTIMIZER)
         if carry is not None:
-            save_file({name: value.contiguous() for name, value in carry.items()}, temporary / CARRY)
+            _write_tensors({name: value.contiguous() for name, value in carry.items()}, temporary / CARRY)
         files = {p.name: _digest(p) for p in sorted(temporary.glob("*.safetensors"))}
         write_json(temporary / STATE, {"format": 1, **dataclasses.asdict(state), "files": files})
     index = read_index(run)
@@ -96,7 +97,15 @@ def save(
 def write_weights(folder: Path, model: nn.Module) -> None:
     """Write weights.safetensors into `folder`: the model's tensors by name."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_tensors(tensors, folder / WEIGHTS)
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file(tensors, path, metadata={"format": "pt"})
+    # safetensors lets nobody else read what it writes; a run is for others too, as the umask allows.
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def read_index(run: Path) -> dict[str, str | None]:
@@ -124,7 +133,9 @@ def find(path: Path, which: str = "best") -> Path:
     name = which if which.startswith("step-") else (index["best"] if which == "best" else None) or index["last"]
     if name is None or not (path / "checkpoints" / name).is_dir():
         have = ", ".join(sorted(p.name for p in (path / "checkpoints").glob("step-*"))) or "none"
-        raise InputError(f"the run {path} has no checkpoint {name or ''}; it has: {have}. Let it train until its first one")
+        raise InputError(
+            f"the run {path} has no checkpoint {name or ''}; it has: {have}. Let it train until its first one"
+        )
     return path / "checkpoints" / name
 
 
@@ -186,7 +197,9 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], source: Path) -> Non
     own = model.state_dict()
     missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or foreign:
-        raise InputError(f"{source} does not fit this recipe: missing {missing[:3] or 'none'}, unknown {foreign[:3] or 'none'}")
+        raise InputError(
+            f"{source} does not fit this recipe: missing {missing[:3] or 'none'}, unknown {foreign[:3] or 'none'}"
+        )
     for name, value in weights.items():
         if value.shape != own[name].shape:
             raise InputError(
@@ -220,7 +233,9 @@ def _read_tensors(path: Path, recorded: dict[str, str]) -> dict[str, Tensor]:
     if not path.exists():
         raise InputError(f"{path} is missing: {_advice(path.parent)}")
     if path.name in recorded and _digest(path) != recorded[path.name]:
-        raise InputError(f"{path} is torn or was changed (its checksum differs from state.json): {_advice(path.parent)}")
+        raise InputError(
+            f"{path} is torn or was changed (its checksum differs from state.json): {_advice(path.parent)}"
+        )
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -243,16 +258,17 @@ def _digest(path: Path) -> str:
 
 @contextlib.contextmanager
 def _naming_space(folder: Path) -> Iterator[None]:
-    """Say what a full disk means for the run."""
+    """Say what a full disk (or a limit, or a lost permission) means for the run."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left" in str(error):
-            raise OSError(
-                errno.ENOSPC,
-                f"the disk is full: {folder.name} was not written. The checkpoints before it are intact; free space and "
-                f"start the same command again",
-                str(folder),
-            ) from None
-        raise
+        code = getattr(error, "errno", None) or errno.EIO
+        reason = getattr(error, "strerror", None) or str(error)
+        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in reason:
+            code, reason = errno.ENOSPC, "the disk is full"
+        raise OSError(
+            code,
+            f"{folder.name} was not written: {reason}. The checkpoints before it are intact; put that right and start "
+            f"the same command again",
+            str(folder),
+        ) from None
