@@ -91,7 +91,7 @@ def _show(evaluation: Evaluation, store: Store) -> None:
 
     masked = evaluation.restores == "masked"
     title = f"{evaluation.name} on {store.path} ({evaluation.split}), {evaluation.num_examples:,} examples"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="bold")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), header_style="bold")
     table.add_column("what", no_wrap=True)
     table.add_column("by", no_wrap=True)
     for name in ("places", "accuracy", "nats", "pseudo-\nperplexity" if masked else "perplexity", "bits/byte"):
@@ -118,7 +118,9 @@ def _show(evaluation: Evaluation, store: Store) -> None:
             f"the true text to the left of each place.[/]"
         )
     if masked:
-        out.print("[dim]Pseudo-perplexity: over masked places, seen from both sides; no causal model's compares with it.[/]")
+        out.print(
+            "[dim]Pseudo-perplexity: over masked places, seen from both sides; no causal model's compares with it.[/]"
+        )
 
 
 def _cells(line: Measured) -> list[str]:

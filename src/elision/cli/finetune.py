@@ -68,10 +68,14 @@ def main(arguments: list[str]) -> int:
     arguments = list(arguments)
     kind = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if kind is None and not any(flag in arguments for flag in ("-h", "--help")):
-        raise InputError("say what to learn: elision finetune classify --model PATH --data TABLE --valid TABLE --out RUN")
+        raise InputError(
+            "say what to learn: elision finetune classify --model PATH --data TABLE --valid TABLE --out RUN"
+        )
     if kind is not None and kind not in KINDS:
         raise InputError(f"there is no fine-tuning {kind!r}.{nearest(kind, KINDS)} There is: {', '.join(KINDS)}")
-    settings = tyro.cli(Classify, prog="elision finetune classify", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    settings = tyro.cli(
+        Classify, prog="elision finetune classify", args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+    )
     columns = Columns(settings.text_column, settings.pair_column, settings.label_column, not settings.no_header)
     with task("reading", unit="rows") as bar:
         train, found = read_rows(settings.data, columns)
@@ -166,7 +170,9 @@ def _table(result: Result, num_valid: int) -> None:
     from rich.table import Table
 
     if result.by_class:
-        table = Table(title=f"held out, by class (step {result.best_step})", title_justify="left", box=None, padding=(0, 2))
+        table = Table(
+            title=f"held out, by class (step {result.best_step})", title_justify="left", box=None, padding=(0, 2)
+        )
         table.add_column("class")
         for name in ("precision", "recall", "F1", "rows"):
             table.add_column(name, justify="right")
@@ -174,7 +180,9 @@ def _table(result: Result, num_valid: int) -> None:
             numbers = (f"{value:.3f}" for value in (line.precision, line.recall, line.f1))
             table.add_row(line.label, *numbers, f"{line.num_rows:,}")
         console.print(table)
-    table = Table(title=f"held out, {num_valid:,} rows", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table = Table(
+        title=f"held out, {num_valid:,} rows", title_justify="left", show_header=False, box=None, padding=(0, 2)
+    )
     for name, value in result.metrics.items():
         mark = "  [dim](picks the best checkpoint)[/]" if name == result.task.metric else ""
         table.add_row(name.replace("_", " "), f"{value:.4f}{mark}")
@@ -203,6 +211,10 @@ def _mean(folder: Path, results: list[Result]) -> None:
         summary[name] = {"mean": mean, "std": deviation, "values": values}
         table.add_row(name.replace("_", " "), *(f"{value:.4f}" for value in values), f"{mean:.4f} ± {deviation:.4f}")
     console.print(table)
-    what = "mean squared error of the mean score" if results[0].task.type == "regression" else "accuracy of the commonest class"
+    what = (
+        "mean squared error of the mean score"
+        if results[0].task.type == "regression"
+        else "accuracy of the commonest class"
+    )
     console.print(f"  [dim]{what}: {results[0].majority:.4f}[/]")
     write_json(folder / "seeds.json", {"metrics": summary, "majority": results[0].majority})

@@ -170,7 +170,9 @@ def _writer(settings: Predict, stream: TextIO, task: Task):
 def _line(stream: TextIO, cells: list[object], form: str) -> None:
     if form == "tsv":
         # The format knows no quoting: what would break the line becomes a space.
-        stream.write("\t".join(" ".join(str(cell).split("\t")).replace("\n", " ").replace("\r", " ") for cell in cells) + "\n")
+        stream.write(
+            "\t".join(" ".join(str(cell).split("\t")).replace("\n", " ").replace("\r", " ") for cell in cells) + "\n"
+        )
         return
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(cells)

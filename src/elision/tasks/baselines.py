@@ -71,7 +71,9 @@ class NgramModel:
     """how many tokens it was counted on"""
 
     @staticmethod
-    def fit(split: Split, vocabulary: Vocabulary, max_tokens: int = 20_000_000, separator: int | None = None) -> "NgramModel":
+    def fit(
+        split: Split, vocabulary: Vocabulary, max_tokens: int = 20_000_000, separator: int | None = None
+    ) -> "NgramModel":
         """Count the first `max_tokens` tokens of a split; memory is some 100 bytes for each.
 
         separator: the id that ends each document in the text that the model reads (causal models), or None.
@@ -125,7 +127,9 @@ class NgramModel:
         best = self._better(self.bigrams, nearer, contexts, best, 2)
         return best if order == 2 else self._better(self.trigrams, both, contexts, best, 3)
 
-    def _better(self, grams: Counts, keys: np.ndarray, contexts: np.ndarray, lower: np.ndarray, order: int) -> np.ndarray:
+    def _better(
+        self, grams: Counts, keys: np.ndarray, contexts: np.ndarray, lower: np.ndarray, order: int
+    ) -> np.ndarray:
         """Return, for each place, what is likelier: the likeliest follower of its context, or `lower`."""
         unique, back = np.unique(keys, return_inverse=True)
         first = np.zeros(len(unique), np.int64)

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import elision
 from elision.data.batch import collate
 from elision.data.example import Example
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
 from elision.objectives import Classification
-from elision.recipe import Recipe
 from elision.tasks.labelled import Encoding, LabelledPlan, Row, Task
 from elision.text.tokenizer import Tokenizer
-from elision.train import checkpoint
 from elision.train.precision import autocast, compute_dtype
 
 # Examples in a forward pass, texts held at a time, and the shortest row that examples are packed into.
@@ -56,20 +55,19 @@ class Classifier:
 
     @staticmethod
     def load(path: str | Path, device: torch.device = torch.device("cpu")) -> "Classifier":
-        """Load the best checkpoint of a fine-tuned run, or a checkpoint folder.
+        """Load the best checkpoint of a fine-tuned run, a checkpoint, or a Hugging Face folder of a classifier.
 
         Raises: InputError when `path` is no fine-tuned model.
         """
         seeds = sorted(str(folder) for folder in Path(path).glob("seed-*") if (folder / Task.FILE).exists())
         if seeds:
             raise InputError(f"{path} holds the runs of several seeds: name one of {', '.join(seeds)}")
-        folder = checkpoint.find(Path(path))
-        task = Task.load(folder)
-        recipe = Recipe.load(folder / "recipe.json")
-        tokenizer = Tokenizer.load(folder / "tokenizer")
-        model = LanguageModel(recipe.backbone, (task.objective,), tokenizer.vocabulary.size)
-        checkpoint.load_into(model, checkpoint.read_weights(folder), folder)
-        return Classifier(model.eval().to(device), tokenizer, task)
+        loaded = elision.load(path, device=device)
+        if loaded.task is None:
+            raise InputError(
+                f"{path} is no fine-tuned model. Make one with `elision finetune classify --model {path}`."
+            )
+        return Classifier(loaded.model, loaded.tokenizer, loaded.task)
 
     def predict(self, rows: Iterable[Row | str | tuple[str, str]], precision: str = "auto") -> Iterator[Prediction]:
         """Yield a prediction for each text or pair, in order, in constant memory.
@@ -104,9 +102,7 @@ class Classifier:
 
 
 @torch.no_grad()
-def scores_of(
-    model: LanguageModel, plan: Examples, dtype: torch.dtype = torch.float32, packing: bool = True
-) -> Tensor:
+def scores_of(model: LanguageModel, plan: Examples, dtype: torch.dtype = torch.float32, packing: bool = True) -> Tensor:
     """Return the scores [N, C] of all examples in order, on the CPU; the model must be in evaluation mode."""
     (objective,) = model.objectives
     assert isinstance(objective, Classification) and not model.training
@@ -119,9 +115,9 @@ def scores_of(
         chosen = order[start : start + EXAMPLES_PER_BATCH].tolist()
         # Rows have room for several short examples, yet stay short enough for attention to be cheap.
         width = max(MIN_ROW_LENGTH, len(examples[chosen[-1]]))
-        batch = collate(
-            [examples[i] for i in chosen], pad_id=0, row_length=width, packing=packing, sources=chosen
-        ).to(device)
+        batch = collate([examples[i] for i in chosen], pad_id=0, row_length=width, packing=packing, sources=chosen).to(
+            device
+        )
         with autocast(device, dtype):
             output = model.backbone(batch)
             scores_EC = objective.scores(head, model.backbone, output, batch)

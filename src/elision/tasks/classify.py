@@ -1,7 +1,7 @@
 """Fine-tuning for classification and regression: labelled rows and a pretrained model in, a run with a classifier out.
 
-    result = finetune_classifier(Path("runs/bert-tiny"), train_rows, valid_rows, Path("runs/sentiment"))
-    result.metrics["accuracy"], result.majority
+result = finetune_classifier(Path("runs/bert-tiny"), train_rows, valid_rows, Path("runs/sentiment"))
+result.metrics["accuracy"], result.majority
 """
 
 import dataclasses
@@ -81,7 +81,9 @@ class FineTune:
             if value is not None and value <= 0:
                 raise InputError(f"{name} is {value}: it must be above 0")
         if self.from_scratch and self.freeze_backbone:
-            raise InputError("from_scratch and freeze_backbone together would train a head over random features: drop one")
+            raise InputError(
+                "from_scratch and freeze_backbone together would train a head over random features: drop one"
+            )
 
     def rate_for(self, backbone: Backbone) -> float:
         """Return the peak learning rate for a backbone."""
@@ -165,7 +167,9 @@ def prepare(
     pair = train[0].pair is not None
     for row in (*train, *valid):
         if (row.pair is not None) != pair:
-            raise InputError(f"{row.where or row.text[:40]!r}: pairs and single texts are mixed; all rows must be alike")
+            raise InputError(
+                f"{row.where or row.text[:40]!r}: pairs and single texts are mixed; all rows must be alike"
+            )
     kind, labels = choose_task(train, settings.task)
     loaded = model if isinstance(model, Loaded) else elision.load(model)
     recipe = loaded.recipe

@@ -94,7 +94,9 @@ def read_rows(source: str, columns: Columns, split: str = "train") -> tuple[list
         if label is None or (isinstance(label, str) and not label.strip()):
             raise InputError(f"{where}: the label (column {found.label!r}) is missing. Fill it in, or drop the row.")
         if not isinstance(label, str | int | float):
-            raise InputError(f"{where}: the label (column {found.label!r}) is a {type(label).__name__}, not text or number.")
+            raise InputError(
+                f"{where}: the label (column {found.label!r}) is a {type(label).__name__}, not text or number."
+            )
         rows.append(
             Row(
                 text_of(values, found.text, where),
@@ -131,7 +133,9 @@ def choose_task(rows: Sequence[Row], wanted: str) -> tuple[str, tuple[str, ...]]
     for row in rows:
         first.setdefault(str(row.label), row)
     if len(first) < 2:
-        raise InputError(f"all {len(rows)} labels are {next(iter(first), None)!r}: a classification needs at least 2 classes")
+        raise InputError(
+            f"all {len(rows)} labels are {next(iter(first), None)!r}: a classification needs at least 2 classes"
+        )
     if len(rows) >= 20 and len(first) > len(rows) // 2:
         raise InputError(
             f"{len(first)} different labels in {len(rows)} rows are no classes ({', '.join(list(first)[:3])} ...): name "
@@ -265,7 +269,9 @@ def keep(size_a: int, size_b: int, room: int) -> tuple[int, int]:
 class LabelledPlan:
     """Rows as a plan that a Loader deals out: tokenised once, framed when asked for."""
 
-    def __init__(self, rows: Sequence[Row], tokenizer: Tokenizer, encoding: Encoding, labels: Sequence[int | float] | None):
+    def __init__(
+        self, rows: Sequence[Row], tokenizer: Tokenizer, encoding: Encoding, labels: Sequence[int | float] | None
+    ):
         self._encoding, self.labels = encoding, labels
         self._first, self._first_at = _flat(tokenizer, [row.text for row in rows])
         self._second, self._second_at = None, None

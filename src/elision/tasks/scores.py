@@ -68,7 +68,7 @@ def by_class(truth: np.ndarray, predicted: np.ndarray, labels: Sequence[str]) ->
 
 def check_metric(metric: str | None, task_type: str, num_labels: int) -> str:
     """Return the measure that picks the best checkpoint. Raises: InputError when the task has no such measure."""
-    known = [name for name in (REGRESSION if task_type == "regression" else CLASSIFICATION)]
+    known = list(REGRESSION if task_type == "regression" else CLASSIFICATION)
     if num_labels != 2 and "f1" in known:
         known.remove("f1")
     if metric is None:

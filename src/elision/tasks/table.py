@@ -88,6 +88,8 @@ def read_table(source: str, *, header: bool = True, split: str = "train") -> Row
         yield from _lines_or_json(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig"), "standard input", header)
     elif path.is_file():
         yield from _file(path, header)
+    elif Path(source.partition("@")[0]).expanduser().is_dir():
+        yield from _dataset(str(path), split)
     elif path.is_absolute() or source.startswith((".", "~")) or is_known(path):
         raise InputError(f"There is no file {source}.")
     else:
@@ -246,9 +248,7 @@ def _dataset(source: str, split: str) -> Rows:
         if isinstance(feature, datasets.ClassLabel)
     }
     for number, row in enumerate(rows, 1):
-        named = {
-            column: None if row[column] in (None, -1) else names[row[column]] for column, names in classes.items()
-        }
+        named = {column: None if row[column] in (None, -1) else names[row[column]] for column, names in classes.items()}
         yield f"{name}@{split}:{number}", {**row, **named}
 
 
