@@ -17,16 +17,18 @@ LOG_INTERVAL_SECONDS = 15.0
 class Task:
     """One piece of long work: `advance(n)` as it gets done, `note(text)` for what to show beside the bar."""
 
-    def __init__(self, name: str, total: float | None, unit: str, bar: Progress | None):
+    def __init__(self, name: str, total: float | None, unit: str, bar: Progress | None, start: float = 0):
         self._name, self._total, self._unit, self._bar = name, total, unit, bar
-        self._done, self._started, self._printed, self._note = 0.0, time.monotonic(), time.monotonic(), ""
-        self._id = bar.add_task(name, total=total, rate="", note="") if bar else None
+        self._start, self._done, self._note = start, start, ""
+        self._started = self._printed = time.monotonic()
+        self._id = bar.add_task(name, total=total, completed=start, rate="", note="") if bar else None
 
     def advance(self, amount: float = 1) -> None:
         """Count `amount` more units as done."""
         self._done += amount
         now = time.monotonic()
-        rate = self._done / max(now - self._started, 1e-9)
+        # What was done before this process started says nothing of how fast it is.
+        rate = (self._done - self._start) / max(now - self._started, 1e-9)
         if self._bar:
             self._bar.update(self._id, completed=self._done, rate=f"{quantity(rate)} {self._unit}/s", note=self._note)
         elif now - self._printed >= LOG_INTERVAL_SECONDS:
@@ -54,9 +56,7 @@ class Task:
 def task(name: str, total: float | None = None, unit: str = "steps", start: float = 0) -> Iterator[Task]:
     """Show progress of one piece of work; `total` None means that its end is not known yet."""
     if not console.is_terminal:
-        piece = Task(name, total, unit, None)
-        piece._done = start
-        yield piece
+        yield Task(name, total, unit, None, start)
         return
     columns = [
         SpinnerColumn(),
@@ -70,13 +70,13 @@ def task(name: str, total: float | None = None, unit: str = "steps", start: floa
         TextColumn("{task.fields[note]}"),
     ]
     with Progress(*columns, console=console, transient=False) as bar:
-        piece = Task(name, total, unit, bar)
-        piece._done = start
-        yield piece
+        yield Task(name, total, unit, bar, start)
 
 
 def quantity(value: float) -> str:
     """Write a number with three digits and a unit prefix: 12.3k, 4.56M."""
+    # Rounded first: 999,999 is 1M, not 1000k.
+    value = float(f"{value:.3g}")
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{suffix}"
