@@ -2,6 +2,8 @@
 
 import torch
 
+from elision.errors import InputError
+
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype for `precision`: "auto" means bfloat16 where the hardware multiplies it faster than float32.
@@ -24,9 +26,18 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for "auto" (a GPU when there is one) or for a name such as "cpu" or "cuda:1"."""
+    """Return the device for "auto" (a GPU when there is one) or for a name such as "cpu" or "cuda:1".
+
+    Raises: InputError when there is no such device.
+    """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("cpu")
-    return torch.device(name)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"--device is {name!r}, which cannot be used ({reason}): give auto, cpu, cuda or cuda:N"
+        ) from None
+    return device

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -35,6 +35,9 @@ from elision.train import checkpoint
 from elision.train.loop import Progress, Run, evaluate
 from elision.train.precision import autocast, compute_dtype
 from elision.train.settings import Train, parse_budget
+
+if TYPE_CHECKING:
+    from elision.loaded import Loaded
 
 # Fields of `train` that change what is logged and kept, but not a single weight: they may differ on resume.
 WATCHING = ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_every", "non_finite")
@@ -66,8 +69,14 @@ def prepare_run(
     if "validation" in store.splits:
         validation = store.split("validation")
         held_out = _loader(recipe, validation, vocabulary, train.microbatch_size or train.batch_size, train.packing)
+    earlier = _earlier(folder, recipe, store)
+    source = _source(init_from, store) if init_from is not None and earlier is None else None
+    # A token table may have more rows than the tokenizer has symbols (padded to a round number): keep them all.
+    vocab_size = vocabulary.size
+    if earlier is not None or source is not None:
+        vocab_size = earlier.vocab_size if earlier is not None else source.model.backbone.vocab_size
     torch.manual_seed(derive_seed(train.seed, "weights"))
-    model = LanguageModel(recipe.backbone, recipe.objectives, vocabulary.size)
+    model = LanguageModel(recipe.backbone, recipe.objectives, vocab_size)
     measured = validation or store.split("train")
     run = Run(
         folder=folder,
@@ -80,11 +89,10 @@ def prepare_run(
         bits_per_nat=measured.num_tokens / measured.num_bytes / math.log(2),
         report=report,
     )
-    earlier = _earlier(folder, recipe, store)
     if earlier is not None:
-        return dataclasses.replace(run, train=dataclasses.replace(earlier.train, **_watching(train)))
-    if init_from is not None:
-        _start_from(model, Path(init_from), store)
+        return dataclasses.replace(run, train=dataclasses.replace(earlier.recipe.train, **_watching(train)))
+    if source is not None:
+        checkpoint.load_into(model, source.model.state_dict(), source.path)
     if train.budget is not None:
         run = dataclasses.replace(run, train=dataclasses.replace(train, budget=None, steps=_steps_for(run)))
     _lay_out(run, recipe, store, init_from)
@@ -123,8 +131,16 @@ def _loader(recipe: Recipe, split: Split, vocabulary: Vocabulary, batch_size: in
     )
 
 
-def _earlier(folder: Path, recipe: Recipe, store: Store) -> Recipe | None:
-    """Return the resolved recipe of the run that `folder` holds, None when it holds none; refuse another's."""
+@dataclasses.dataclass(frozen=True)
+class Earlier:
+    """The run that a folder already holds: its resolved recipe, and how many rows its token table has."""
+
+    recipe: Recipe
+    vocab_size: int
+
+
+def _earlier(folder: Path, recipe: Recipe, store: Store) -> Earlier | None:
+    """Return the run that `folder` holds, None when it holds none; refuse that of another recipe or store."""
     if not (folder / "run.json").exists():
         if folder.is_dir() and not _is_unfinished(folder):
             raise InputError(f"{folder} holds files that are no run of elision: name an empty folder with --out")
@@ -132,6 +148,7 @@ def _earlier(folder: Path, recipe: Recipe, store: Store) -> Recipe | None:
     try:
         about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         requested, fingerprint = Recipe.from_dict(about["requested"]), about["store"]["fingerprint"]
+        vocab_size = int(about["vocab_size"])
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
         raise InputError(f"{folder / 'run.json'} is torn or foreign: name another folder with --out") from None
     if fingerprint != store.fingerprint:
@@ -147,7 +164,7 @@ def _earlier(folder: Path, recipe: Recipe, store: Store) -> Recipe | None:
             + (f"; and {len(different) - 3} more" if len(different) > 3 else "")
             + ". Go on with the same settings, or name another --out"
         )
-    return Recipe.load(folder / "recipe.json")
+    return Earlier(Recipe.load(folder / "recipe.json"), vocab_size)
 
 
 def _is_unfinished(folder: Path) -> bool:
@@ -174,15 +191,15 @@ def _differences(was: Any, now: Any, where: str) -> Iterator[tuple[str, Any, Any
         yield where, was, now
 
 
-def _start_from(model: LanguageModel, source: Path, store: Store) -> None:
-    """Copy the weights of a run, checkpoint or Hugging Face folder into a new model."""
-    loaded = elision.load(source)
+def _source(path: Path, store: Store) -> "Loaded":
+    """Load the model to start from: a run, checkpoint or Hugging Face folder with the store's tokenizer."""
+    loaded = elision.load(path)
     if loaded.tokenizer.fingerprint != store.tokenizer.fingerprint:
         raise InputError(
-            f"--init-from {source} has another tokenizer ({loaded.tokenizer.fingerprint[:12]}) than the store "
-            f"{store.path} ({store.tokenizer.fingerprint[:12]}): prepare the store with --tokenizer {source}"
+            f"--init-from {path} has another tokenizer ({loaded.tokenizer.fingerprint[:12]}) than the store "
+            f"{store.path} ({store.tokenizer.fingerprint[:12]}): prepare the store with --tokenizer {path}"
         )
-    checkpoint.load_into(model, loaded.model.state_dict(), source)
+    return loaded
 
 
 def _lay_out(run: Run, recipe: Recipe, store: Store, init_from: Path | None) -> None:
@@ -209,6 +226,7 @@ def _lay_out(run: Run, recipe: Recipe, store: Store, init_from: Path | None) -> 
         },
         "init_from": None if init_from is None else str(init_from),
         "parameters": run.model.num_parameters(),
+        "vocab_size": run.model.backbone.vocab_size,
         "requested": recipe.to_dict(),
     }
     if init_from is not None:
