@@ -82,7 +82,8 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> Pretrain:
     """Read the command line: the recipe's name or --config first, since the options are the fields of that recipe."""
-    arguments = list(arguments)
+    # "--config=FILE" means the same as "--config FILE".
+    arguments = [part for whole in arguments for part in _split(whole)]
     if "--config" in arguments:
         at = arguments.index("--config")
         if at + 1 == len(arguments):
@@ -94,7 +95,9 @@ def parse(arguments: list[str]) -> Pretrain:
     elif any(flag in arguments for flag in ("-h", "--help")):
         recipe = recipes.get("bert-base")
         sys.stdout.write("usage: elision pretrain RECIPE --data STORE [OPTIONS]\n\n")
-        sys.stdout.write(f"RECIPE is one of: {', '.join(recipes.names())}.\nThe options below are those of bert-base.\n\n")
+        sys.stdout.write(
+            f"RECIPE is one of: {', '.join(recipes.names())}.\nThe options below are those of bert-base.\n\n"
+        )
     else:
         raise InputError(
             "name a recipe first (elision pretrain bert-mini --data STORE) or give one with --config FILE; "
@@ -108,6 +111,10 @@ def parse(arguments: list[str]) -> Pretrain:
         default=default,
         config=(tyro.conf.AvoidSubcommands,),
     )
+
+
+def _split(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--config=") else [argument]
 
 
 class View:
@@ -157,7 +164,9 @@ def summarise(run: Run, state: State, data: Path) -> None:
         best = min(held_out, key=lambda line: line["loss"])
         for name, value in best.items():
             if name not in ("step", "split"):
-                table.add_row(f"held out: {name.replace('_', ' ')}", f"{value:.4f}  [dim](step {best['step']}, the best)[/]")
+                table.add_row(
+                    f"held out: {name.replace('_', ' ')}", f"{value:.4f}  [dim](step {best['step']}, the best)[/]"
+                )
     table.add_row("best checkpoint", str(find(run.folder)))
     console.print(table)
     console.print("[dim]next:[/]")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from elision.errors import InputError
 from elision.train.precision import autocast, choose_device, compute_dtype
 
 CPU = torch.device("cpu")
@@ -33,3 +34,11 @@ def test_autocast_computes_in_bfloat16_and_leaves_the_weights_alone() -> None:
 def test_devices_are_chosen_by_name() -> None:
     assert choose_device("cpu") == CPU
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "meta"])
+def test_a_device_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(
+        InputError, match=f"--device is '{name}', which cannot be used .*give auto, cpu, cuda or cuda:N"
+    ):
+        choose_device(name)
