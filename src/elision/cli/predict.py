@@ -55,6 +55,8 @@ class Predict:
     """column of the second text of a pair"""
     no_header: bool = False
     """csv and tsv files have no line of column names; columns are numbered from 0"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the computation; auto = bfloat16 where the hardware multiplies it faster"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -75,7 +77,7 @@ def main(arguments: list[str]) -> int:
 
     with _output(settings.out) as stream, task("predicting", unit="texts") as bar:
         write = _writer(settings, stream, classifier.task)
-        for prediction in classifier.predict(remembered()):
+        for prediction in classifier.predict(remembered(), settings.precision):
             # The classifier reads ahead by a block; what it has answered is no longer held.
             write(kept.pop(0), prediction)
             bar.advance()

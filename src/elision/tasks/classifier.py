@@ -55,7 +55,7 @@ class Classifier:
 
     @staticmethod
     def load(path: str | Path, device: torch.device = torch.device("cpu")) -> "Classifier":
-        """Load the best checkpoint of a fine-tuned run, a checkpoint, or a Hugging Face folder of a classifier.
+        """Load the best checkpoint of a fine-tuned run, or one of its checkpoints.
 
         Raises: InputError when `path` is no fine-tuned model.
         """
@@ -65,7 +65,8 @@ class Classifier:
         loaded = elision.load(path, device=device)
         if loaded.task is None:
             raise InputError(
-                f"{path} is no fine-tuned model. Make one with `elision finetune classify --model {path}`."
+                f"{path} is no run of `elision finetune`: make one with `elision finetune classify --model {path}`, or name "
+                f"the run that it was exported from."
             )
         return Classifier(loaded.model, loaded.tokenizer, loaded.task)
 

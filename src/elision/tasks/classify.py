@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,9 @@ from elision.train.schedule import Linear
 from elision.train.settings import Train
 
 RESULTS = "results.json"
+
+# A row, (text, label), (first, second, label), or a mapping with "text", "label" and perhaps "pair".
+AnyRow = Row | tuple[Any, ...] | Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +112,8 @@ class Result:
 
 def finetune_classifier(
     model: Path | str | Loaded,
-    train: Sequence[Row | tuple[str, Any]],
-    valid: Sequence[Row | tuple[str, Any]],
+    train: Sequence[AnyRow],
+    valid: Sequence[AnyRow],
     out: Path,
     settings: FineTune = FineTune(),
     *,
@@ -121,8 +124,9 @@ def finetune_classifier(
 ) -> Result:
     """Fine-tune a pretrained model on labelled rows, or go on with the run that is already in `out`.
 
-    model: a run, checkpoint or Hugging Face folder, or what `elision.load` returned. Rows are `Row`s, or tuples
-    (text, label) or (first, second, label). `report` hears of progress, `begin` of the run before it starts.
+    model: a run, checkpoint or Hugging Face folder, or what `elision.load` returned. Rows are `Row`s, tuples
+    (text, label) or (first, second, label), or mappings with "text", "label" and perhaps "pair". `report` hears of
+    progress, `begin` of the run before it starts.
 
     Raises: InputError for labels that do not fit, or a folder that holds another run.
     """
@@ -155,8 +159,8 @@ class Prepared:
 
 def prepare(
     model: Path | str | Loaded,
-    train: Sequence[Row | tuple[str, Any]],
-    valid: Sequence[Row | tuple[str, Any]],
+    train: Sequence[AnyRow],
+    valid: Sequence[AnyRow],
     settings: FineTune,
     columns: Columns = Columns(),
 ) -> Prepared:
@@ -366,9 +370,10 @@ def _fingerprint(train: Sequence[Row], valid: Sequence[Row], loaded: Loaded) -> 
     return digest.hexdigest()[:32]
 
 
-def _row(row: Row | tuple[Any, ...]) -> Row:
+def _row(row: AnyRow) -> Row:
     if isinstance(row, Row):
         return row
-    if len(row) == 2:
-        return Row(row[0], row[1])
-    return Row(row[0], row[2], pair=row[1])
+    if isinstance(row, Mapping):
+        return Row(row["text"], row["label"], row.get("pair"))
+    first, *second, label = row
+    return Row(first, label, second[0] if second else None)

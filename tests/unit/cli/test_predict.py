@@ -61,4 +61,4 @@ def test_what_cannot_work_is_said_and_nothing_is_left_behind(
     assert not out.exists() and sorted(p.name for p in tmp_path.iterdir()) == ["bad.jsonl"]
     assert main(["predict", "--model", colours]) == 2
     assert main(["predict", "--model", str(Path(colours).parent / "model"), "ba"]) == 2
-    assert "is no fine-tuned model" in capsys.readouterr().err
+    assert "is no run of `elision finetune`" in capsys.readouterr().err

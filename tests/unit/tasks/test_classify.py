@@ -151,6 +151,15 @@ def test_pairs_and_single_texts_together_are_refused(bert: Path, tmp_path: Path)
         list(Classifier.load(done.folder).predict([("a", "b")]))
 
 
+def test_rows_may_be_tuples_or_mappings(bert: Path) -> None:
+    rows = toy.rows(20, 1)
+    forms = [rows, [(row.text, row.label) for row in rows], [{"text": row.text, "label": row.label} for row in rows]]
+    assert len({prepare(bert, form, form, toy.SETTINGS).fingerprint for form in forms}) == 1
+    pairs = toy.pairs(20, 1)
+    forms = [pairs, [(row.text, row.pair, row.label) for row in pairs]]
+    assert len({prepare(bert, form, form, toy.SETTINGS).fingerprint for form in forms}) == 1
+
+
 def test_a_length_beyond_the_position_table_is_refused(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="max_length is 33: it must be from 5 to 32"):
         finetune_classifier(
