@@ -25,7 +25,7 @@ class Sampling:
     num_tokens: int = 64
     """at most so many new tokens; fewer when the text ends before"""
     temperature: float = 0.0
-    """0 = always the likeliest token; 1 = draw as the model says; below 1 bolder, above 1 wilder"""
+    """0 = always the likeliest token; 1 = draw as the model says; below 1 more cautious, above 1 wilder"""
     top_k: int = 0
     """draw from the k likeliest tokens only; 0 = from all"""
     top_p: float = 1.0
