@@ -81,7 +81,7 @@ def generate_ids(
     Raises: InputError when the model is not causal, or the prompt is empty and no token starts a text.
     """
     backbone = model.backbone
-    if backbone.settings.visibility != "causal" or not any(hasattr(o, "logits") for o in model.objectives):
+    if backbone.settings.visibility != "causal" or model.token_objective is None:
         raise InputError(
             f"generation needs a causal language model, but this one is {backbone.settings.visibility} and was trained "
             f"with {', '.join(o.name for o in model.objectives)}: use `elision fill` for masked language models"

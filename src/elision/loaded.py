@@ -184,7 +184,7 @@ class Loaded:
         return torch.cat(vectors)
 
     def _check_predicts_tokens(self) -> None:
-        if not any(hasattr(objective, "logits") for objective in self.model.objectives):
+        if self.model.token_objective is None:
             names = ", ".join(objective.name for objective in self.model.objectives)
             raise InputError(f"{self.path} does not predict tokens (it has: {names}): use `elision predict`")
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.model.transformer import Backbone
 from elision.objectives.objective import Objective, Terms
+from elision.objectives.token_prediction import TokenPrediction
 
 
 class LanguageModel(nn.Module):
@@ -39,10 +40,15 @@ class LanguageModel(nn.Module):
 
     def vocabulary_logits(self, hidden: Tensor) -> Tensor:
         """Return [..., V] for states [..., D]."""
-        for objective in self.objectives:
-            if hasattr(objective, "logits"):
-                return objective.logits(self.heads[objective.name], self.backbone, hidden)
-        raise TypeError(f"none of the objectives {[o.name for o in self.objectives]} predicts tokens")
+        objective = self.token_objective
+        if objective is None:
+            raise TypeError(f"none of the objectives {[o.name for o in self.objectives]} predicts tokens")
+        return objective.logits(self.heads[objective.name], self.backbone, hidden)
+
+    @property
+    def token_objective(self) -> TokenPrediction | None:
+        """The objective that predicts tokens, None if there is none (in a classifier)."""
+        return next((each for each in self.objectives if isinstance(each, TokenPrediction)), None)
 
     def num_flops(self, batch: Batch) -> float:
         """Return the floating-point operations of matrix products in a forward and backward pass over `batch`."""

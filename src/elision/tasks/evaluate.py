@@ -17,6 +17,7 @@ from elision.errors import InputError
 from elision.loaded import Loaded
 from elision.model.heads import CHUNK_NUMEL
 from elision.objectives import NextSentence
+from elision.objectives.token_prediction import TokenPrediction
 from elision.tasks.baselines import UNKNOWN, NgramModel
 from elision.train.precision import autocast, compute_dtype
 
@@ -95,7 +96,7 @@ def evaluate_model(
             _measure(loaded, batch, recipe.noise.restores, places, compute_dtype(precision, loaded.device))
             advance(batch.num_examples)
     bits_per_nat = part.num_tokens / part.num_bytes / math.log(2)
-    token_term = next((o.name for o in loaded.model.objectives if hasattr(o, "logits")), None)
+    token_term = loaded.model.token_objective.name if loaded.model.token_objective else None
     lines, counted = [], None
     for name, (total, count) in places.terms.items():
         right, out_of = places.right.get(name, (0, 0))
@@ -150,7 +151,7 @@ def _measure(loaded: Loaded, batch: Batch, restores: str, places: _Places, dtype
             head = model.heads[objective.name]
             for name, term in objective.after(head, model.backbone, output, moved).items():
                 places.add(places.terms, name, float(term.sum), term.count)
-            if hasattr(objective, "logits"):
+            if isinstance(objective, TokenPrediction):
                 hidden_ND = output.prediction.flatten(0, 1).index_select(0, moved.target_at)
                 targets_N = moved.targets.flatten().index_select(0, moved.target_at)
                 step = max(1, CHUNK_NUMEL // model.backbone.vocab_size)

@@ -85,7 +85,7 @@ def prepare_run(
         data=data,
         device=device,
         held_out=held_out,
-        token_term=next((o.name for o in recipe.objectives if hasattr(o, "logits")), None),
+        token_term=model.token_objective.name if model.token_objective else None,
         bits_per_nat=measured.num_tokens / measured.num_bytes / math.log(2),
         report=report,
     )
