@@ -222,8 +222,8 @@ def _train(settings: FineTune, num_rows: int, learning_rate: float) -> Train:
         schedule=Linear(warmup=settings.warmup),
         seed=settings.seed,
         precision=settings.precision,
-        # Once an epoch; but at least thrice, and not more often than twenty times in a run of many short epochs.
-        eval_every=max(1, min(max(per_epoch, math.ceil(steps / 20)), math.ceil(steps / 3))),
+        # Once an epoch; but at least thrice, and not more than six times in a run of many short epochs.
+        eval_every=max(1, min(max(per_epoch, math.ceil(steps / 6)), math.ceil(steps / 3))),
         keep_checkpoints=1,
     )
 

@@ -269,5 +269,7 @@ def _first_of(names: Sequence[str], there: Sequence[str]) -> str | None:
 
 def _unknown(what: str, there: Sequence[str], where: str, option: str, header: bool) -> InputError:
     hint = " If the file has no header, add --no-header and give numbers from 0." if header else ""
+    if list(there) == ["text"]:
+        hint = " Plain lines hold texts alone: write a tsv file, text and label with a tab between them."
     shown = ", ".join(name if len(name) <= 40 else f"{name[:40]}..." for name in there)
     return InputError(f"{where}: which column holds the {what}? Say it with {option}. Columns: {shown}.{hint}")
