@@ -29,6 +29,7 @@ from elision.train.loop import Progress, Run, fit
 from elision.train.pretrain import locked, prepare_run
 
 VOCAB_SIZE = 8192
+LENGTH = 64
 SEEDS = (1, 2, 3)
 
 
@@ -55,28 +56,26 @@ class Comparison:
 
 
 def demo_recipe(minutes: float, size: str) -> Recipe:
-    """Return BERT with settings for minutes instead of days: a high rate, no dropout, small batches.
+    """Return BERT with settings for minutes instead of days.
 
-    The published settings are for a million steps of 256 examples. In a few minutes a model sees little more than one
-    pass over the text, so it cannot overfit and dropout only slows it down; the wider initialisation lets so narrow a
-    network leave the unigram plateau early.
+    The published ones are for a million steps of 256 examples. Here a model sees little more than one pass over the
+    text, so it cannot overfit and dropout would only slow it down; the wider initialisation lets so narrow a network
+    leave the unigram plateau within the first minute (LOG.md, 2026-11-22); short examples make many updates.
     """
-    recipe = recipes.get(f"bert-{size}")
-    backbone = dataclasses.replace(
-        recipe.backbone,
-        dropout=0.0,
-        attention_dropout=0.0,
-        init=dataclasses.replace(recipe.backbone.init, std=0.05),
+    recipe = recipes.get(f"bert-{size}").override(
+        {
+            "segmenter.max_length": LENGTH,
+            "backbone.dropout": 0.0,
+            "backbone.attention_dropout": 0.0,
+            "backbone.init.std": 0.08,
+            "train.batch_size": 64,
+            "train.budget": f"{minutes}min",
+            "train.optimizer.learning_rate": 1e-3,
+            "train.schedule.warmup": 0.06,
+            "train.eval_examples": 384,
+        }
     )
-    train = dataclasses.replace(
-        recipe.train,
-        batch_size=32,
-        budget=f"{minutes}min",
-        optimizer=dataclasses.replace(recipe.train.optimizer, learning_rate=1e-3),
-        schedule=dataclasses.replace(recipe.train.schedule, warmup=0.06),
-        eval_examples=192,
-    )
-    return dataclasses.replace(recipe, name=f"bert-{size}-demo", backbone=backbone, train=train)
+    return dataclasses.replace(recipe, name=f"bert-{size}-demo")
 
 
 def prepare_store(out: Path) -> Store:
@@ -145,7 +144,7 @@ def compare(model: Path, out: Path, report: Callable[[str, int, float], None]) -
     majority = 0.0
     for seed in SEEDS:
         for name, from_scratch in (("pretrained", False), ("scratch", True)):
-            settings = FineTune(epochs=8, seed=seed, from_scratch=from_scratch, max_length=96)
+            settings = FineTune(epochs=8, seed=seed, from_scratch=from_scratch, max_length=LENGTH)
             result = finetune_classifier(model, train, valid, out / f"{name}-{seed}", settings)
             scores[name].append(result.metrics["accuracy"])
             majority = result.majority

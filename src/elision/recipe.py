@@ -91,6 +91,27 @@ class Recipe:
         """Build a recipe from plain values. Raises: InputError naming the first unknown, missing or wrong field."""
         return from_plain(Recipe, values, "recipe")
 
+    def override(self, changes: dict[str, Any]) -> "Recipe":
+        """Return the recipe with fields changed by dotted name, as the command line does: {"train.steps": 2000}.
+
+        Raises: InputError naming an unknown field (and the nearest known one) or a value that does not fit.
+        """
+        values = self.to_dict()
+        for name, value in changes.items():
+            *parents, last = name.replace("-", "_").split(".")
+            place: Any = values
+            for depth, part in enumerate([*parents, last]):
+                index = int(part) if isinstance(place, list) and part.isdigit() and int(part) < len(place) else part
+                known = place if isinstance(place, dict) else range(len(place)) if isinstance(place, list) else ()
+                if index not in known:
+                    hint = nearest(part, known) if isinstance(place, dict) else ""
+                    raise InputError(f"the recipe {self.name} has no field {name!r}.{hint}")
+                if depth == len(parents):
+                    place[index] = to_plain(value)
+                else:
+                    place = place[index]
+        return Recipe.from_dict(values)
+
     def save(self, path: Path) -> None:
         """Write the recipe as JSON."""
         write_json(path, self.to_dict())

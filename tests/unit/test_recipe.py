@@ -177,3 +177,23 @@ def test_recipes_are_frozen_and_equal_by_value() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         BERT.name = "other"
     assert LearnedPositions(8) != LearnedPositions(9)
+
+
+def test_override_changes_fields_by_dotted_name() -> None:
+    recipe = recipes.get("bert-tiny")
+    changed = recipe.override({"train.steps": 7, "backbone.init.std": 0.05, "objectives.1.weight": 0.5})
+    assert (changed.train.steps, changed.backbone.init.std, changed.objectives[1].weight) == (7, 0.05, 0.5)
+    assert changed.override({"train.steps": recipe.train.steps, "backbone.init.std": 0.02, "objectives.1.weight": 1.0}) == recipe
+
+
+@pytest.mark.parametrize("name", ["train.stepps", "objectives.2.weight", "objectives.x", "name.length", "nothing"])
+def test_override_names_an_unknown_field(name: str) -> None:
+    with pytest.raises(InputError, match=f"has no field '{name}'"):
+        recipes.get("bert-tiny").override({name: 1})
+
+
+def test_override_checks_values() -> None:
+    with pytest.raises(InputError, match=r"recipe\.train\.steps is 'many': expected int"):
+        recipes.get("bert-tiny").override({"train.steps": "many"})
+    with pytest.raises(InputError, match="max_length is 1024"):
+        recipes.get("bert-tiny").override({"segmenter.max_length": 1024})

@@ -41,7 +41,7 @@ class Demo:
     """where everything is written"""
     minutes: float = 4.0
     """how long to pretrain"""
-    size: Literal["tiny", "mini", "small"] = "tiny"
+    size: Literal["tiny", "mini"] = "tiny"
     """which BERT"""
 
 
