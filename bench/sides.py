@@ -1,0 +1,178 @@
+"""One training step, twice: ours, and that of the usual script over `transformers`.
+
+Both: forward under autocast, the model's own loss, backward, clipping at norm 1, AdamW. What `transformers` is handed is
+what its collators make, and what it does is its default: sdpa attention, logits at every place.
+"""
+
+import dataclasses
+
+import torch
+
+from bench.data import Work
+from bench.pairs import Side, resident_bytes
+from elision.model.language_model import LanguageModel
+from elision.recipe import Recipe
+from elision.train.metrics import matmul_peak
+from elision.train.precision import autocast
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a side computes."""
+
+    recipe: Recipe
+    precision: str
+    device: str = "cpu"
+    compiled: bool = False
+    num_threads: int = 1
+    fused_optimizer: bool = True
+    """for the other side only: torch's fused AdamW instead of its default"""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What products are computed in; weights stay float32."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+
+def ours(settings: Settings, works: list[Work]) -> Side:
+    """Build our side."""
+    return Ours(settings, works)
+
+
+def theirs(settings: Settings, works: list[Work]) -> Side:
+    """Build the side of `transformers`."""
+    return Theirs(settings, works)
+
+
+class _Timed:
+    """What both sides share: the device, the turn of the batches, and what is said at the end."""
+
+    def __init__(self, settings: Settings, num_works: int):
+        torch.set_num_threads(settings.num_threads)
+        torch.manual_seed(0)
+        self.settings, self.device = settings, torch.device(settings.device)
+        self._turn, self._num_works, self._built_bytes = 0, num_works, 0
+
+    def _next(self) -> int:
+        self._turn += 1
+        return (self._turn - 1) % self._num_works
+
+    def _built(self) -> None:
+        self._built_bytes = 0 if self.device.type == "cuda" else resident_bytes(peak=False)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def facts(self) -> dict[str, float]:
+        """Return peak memory (of the device on a GPU, else of the process) and the measured matmul peak."""
+        on_gpu = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) if on_gpu else resident_bytes(peak=True)
+        return {
+            "peak_bytes": float(peak),
+            "built_bytes": float(self._built_bytes),
+            "matmul_peak": matmul_peak(self.device, self.settings.dtype),
+        }
+
+
+class Ours(_Timed):
+    """`LanguageModel` and the optimiser of the recipe, as the training loop drives them."""
+
+    def __init__(self, settings: Settings, works: list[Work]):
+        super().__init__(settings, len(works))
+        recipe = settings.recipe
+        self.batches = [work.ours.to(self.device) for work in works]
+        self.model = LanguageModel(recipe.backbone, recipe.objectives, recipe.tokenizer.vocab_size).to(self.device)
+        self.model.train()
+        self.parameters = list(self.model.parameters())
+        self.optimizer = recipe.train.optimizer.build(self.model)
+        self.forward = torch.compile(self.model) if settings.compiled else self.model
+        self._built()
+
+    def step(self) -> None:
+        """Do one update."""
+        batch, optimizer = self.batches[self._next()], self.settings.recipe.train.optimizer
+        with autocast(self.device, self.settings.dtype):
+            terms, _ = self.forward(batch, None)
+        loss = sum(term.sum * (term.weight / max(1, term.count)) for term in terms.values())
+        loss.backward()
+        optimizer.clip_(self.parameters)
+        optimizer.prepare(self.optimizer, self._turn, 1e-4)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._wait()
+
+    def facts(self) -> dict[str, float]:
+        """Return also the useful floating-point operations and the tokens of a step, on average."""
+        count = len(self.batches)
+        return {
+            **super().facts(),
+            "flops": sum(self.model.num_flops(batch) for batch in self.batches) / count,
+            "tokens": sum(batch.num_tokens for batch in self.batches) / count,
+        }
+
+
+class Theirs(_Timed):
+    """The model of `transformers` that computes the same, and torch's AdamW."""
+
+    def __init__(self, settings: Settings, works: list[Work]):
+        super().__init__(settings, len(works))
+        self.model = peer_model(settings.recipe).to(self.device).train()
+        taken = {"input_ids", "attention_mask", "labels", "token_type_ids"}
+        if len(settings.recipe.objectives) > 1:
+            taken.add("next_sentence_label")
+        self.batches = [
+            {name: torch.from_numpy(array).to(self.device) for name, array in work.theirs.items() if name in taken}
+            for work in works
+        ]
+        fused = True if settings.fused_optimizer else None
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.01, fused=fused)
+        self.forward = torch.compile(self.model) if settings.compiled else self.model
+        self._built()
+
+    def step(self) -> None:
+        """Do one update."""
+        with autocast(self.device, self.settings.dtype):
+            loss = self.forward(**self.batches[self._next()]).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._wait()
+
+
+def peer_model(recipe: Recipe) -> torch.nn.Module:
+    """Return the `transformers` model of the same shape, dropout and objectives, with random weights."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    backbone, vocab_size = recipe.backbone, recipe.tokenizer.vocab_size
+    if backbone.visibility == "causal":
+        config = transformers.GPT2Config(
+            vocab_size=vocab_size,
+            n_positions=backbone.max_length,
+            n_embd=backbone.hidden_size,
+            n_layer=backbone.num_layers,
+            n_head=backbone.num_heads,
+            n_inner=backbone.feedforward_size,
+            resid_pdrop=backbone.dropout,
+            embd_pdrop=backbone.dropout,
+            attn_pdrop=backbone.attention_dropout,
+            bos_token_id=None,
+            eos_token_id=None,
+            # The cache of keys and values serves decoding; training scripts switch it off.
+            use_cache=False,
+        )
+        return transformers.GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")
+    config = transformers.BertConfig(
+        vocab_size=vocab_size,
+        max_position_embeddings=backbone.max_length,
+        hidden_size=backbone.hidden_size,
+        num_hidden_layers=backbone.num_layers,
+        num_attention_heads=backbone.num_heads,
+        intermediate_size=backbone.feedforward_size,
+        hidden_dropout_prob=backbone.dropout,
+        attention_probs_dropout_prob=backbone.attention_dropout,
+    )
+    kind = transformers.BertForPreTraining if len(recipe.objectives) > 1 else transformers.BertForMaskedLM
+    return kind._from_config(config, attn_implementation="sdpa")
