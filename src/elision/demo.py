@@ -140,12 +140,15 @@ def compare(model: Path, out: Path, report: Callable[[str, int, float], None]) -
     task = library_task()
     train = [(row["text"], row["label"]) for row in task.train]
     valid = [(row["text"], row["label"]) for row in task.valid]
+    loaded = elision.load(model)
     scores: dict[str, list[float]] = {"pretrained": [], "scratch": []}
     majority = 0.0
     for seed in SEEDS:
         for name, from_scratch in (("pretrained", False), ("scratch", True)):
-            settings = FineTune(epochs=8, seed=seed, from_scratch=from_scratch, max_length=LENGTH)
-            result = finetune_classifier(model, train, valid, out / f"{name}-{seed}", settings)
+            settings = FineTune(
+                epochs=12, learning_rate=1e-3, seed=seed, from_scratch=from_scratch, max_length=LENGTH
+            )
+            result = finetune_classifier(loaded, train, valid, out / f"{name}-{seed}", settings)
             scores[name].append(result.metrics["accuracy"])
             majority = result.majority
             report(name, seed, scores[name][-1])

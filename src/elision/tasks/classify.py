@@ -234,7 +234,7 @@ def _run(
     recipe, task, train = prepared.recipe, prepared.task, prepared.recipe.train
     vocabulary = prepared.loaded.tokenizer.vocabulary
     torch.manual_seed(derive_seed(train.seed, "weights"))
-    model = LanguageModel(recipe.backbone, (task.objective,), vocabulary.size)
+    model = LanguageModel(recipe.backbone, (task.objective,), prepared.loaded.model.backbone.vocab_size)
     head = model.heads[task.objective.name]
     if not settings.from_scratch:
         pretrained = prepared.loaded.model.backbone.state_dict()
