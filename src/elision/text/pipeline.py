@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from elision.text.duplicates import NearCopies, SeenTable, hash_text
 from elision.text.readers import Document, Source
 from elision.text.sentences import split_sentences
 from elision.text.tokenizer import Tokenizer
+from elision.text.wordwise import encoder
 
 BATCH_CHARACTERS = 1 << 20
 _BATCH_DOCUMENTS = 1 << 14
@@ -134,8 +134,9 @@ class EncodedBatch:
 def encode_batches(batches: Iterator[CleanBatch], tokenizer: Tokenizer, sentences: bool) -> Iterator[EncodedBatch]:
     """Yield each batch with its ids, encoding on all cores in a thread while the next batches are read and cleaned."""
     waiting: collections.deque[tuple[concurrent.futures.Future, CleanBatch, list[int]]] = collections.deque()
+    words = encoder(tokenizer)
     # One thread is enough: the encoder spreads over the cores by itself and leaves the interpreter to this one.
-    with concurrent.futures.ThreadPoolExecutor(1) as encoder:
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
         for batch in batches:
             if sentences:
                 cut = [split_sentences(t, d.language) for t, d in zip(batch.texts, batch.documents)]
@@ -143,7 +144,7 @@ def encode_batches(batches: Iterator[CleanBatch], tokenizer: Tokenizer, sentence
                 texts = [piece for pieces in cut for piece in pieces]
             else:
                 counts, texts = [1] * len(batch.texts), batch.texts
-            waiting.append((encoder.submit(tokenizer.encodings, texts), batch, counts))
+            waiting.append((thread.submit(words.encode, texts), batch, counts))
             if len(waiting) > _NUM_AHEAD:
                 yield _documents(*waiting.popleft())
         while waiting:
@@ -151,10 +152,7 @@ def encode_batches(batches: Iterator[CleanBatch], tokenizer: Tokenizer, sentence
 
 
 def _documents(encoding: concurrent.futures.Future, batch: CleanBatch, counts: list[int]) -> EncodedBatch:
-    encodings = encoding.result()
-    lengths = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
-    every = itertools.chain.from_iterable(piece.ids for piece in encodings)
-    ids = np.fromiter(every, dtype=np.uint32, count=int(lengths.sum()))
+    ids, lengths = encoding.result()
     owners = np.repeat(np.arange(len(counts)), counts)
     # White space and the like may come to no token at all: such sentences, and documents of them, are not stored.
     num_tokens = np.bincount(owners, weights=lengths, minlength=len(counts)).astype(np.int64)
