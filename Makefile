@@ -3,6 +3,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Modules of a package with __all__ get a page only when they are named.
+MODULES = elision $(shell find src/elision/objectives -name '[a-z]*.py' | sed 's,^src/,,; s,\.py$$,,; s,/,.,g' | sort)
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format bench docs clean
 
@@ -43,7 +46,8 @@ bench: $(STAMP)  ## measure speed and memory beside peers (see bench/README.md)
 	$(BIN)/python -m bench
 
 docs: $(STAMP)  ## write the reference pages (docs/reference/) from the docstrings
-	$(BIN)/python docs/build.py
+	$(BIN)/python -m pdoc --output-directory docs/reference $(MODULES)
+	@echo "open docs/reference/index.html"
 
 clean:  ## remove the environment and what the demo made
 	rm -rf $(VENV) demo
