@@ -1,12 +1,16 @@
 """Files that are either whole or absent: written beside their place, flushed to disk, then renamed into it."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from elision.errors import InputError
 
 
 @contextlib.contextmanager
@@ -50,6 +54,32 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, done: str, file: str = ".lock") -> Iterator[None]:
+    """Hold `folder` through a lock on `file` in it, so that two processes cannot write there at once.
+
+    `done` is what happens to the folder, as a participle ("trained"). The system drops the lock of a killed process.
+
+    Raises: InputError when another process holds it, or when the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        lock = (folder / file).open("w")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): name another folder with --out.") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise InputError(
+                f"{folder} is being {done} by another process: wait for it, or name another --out."
+            ) from None
+        yield
 
 
 def _sync(path: Path) -> None:

@@ -26,6 +26,8 @@ class Prepare:
     "-" for standard input, or names of `datasets` data sets ("name" or "name:configuration"). Memory stays bounded
     whatever their size. An interrupted run continues when the same command is given again.
 
+    For example:
+
     elision prepare books/ --out store --recipe bert-tiny
 
     elision prepare news.jsonl.gz --out store --tokenizer bpe --vocab-size 16000 --reading.language-field lang

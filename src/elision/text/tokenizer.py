@@ -21,6 +21,13 @@ __all__ = ["ByteLevelBPE", "Tokenizer", "TokenizerSpec", "Unigram", "WordPiece"]
 _LATIN_ACCENTS = b"(?<=[\\p{Latin}\\p{Greek}])[\\u0300-\\u036f]+".decode("unicode_escape")
 
 
+# Coverage alone drops a rare script of a small mixed corpus: what it leaves out of ten million characters are the last
+# two hundred, which may be every letter of a quoted language. A letter that comes again has something to be learned.
+_DEFAULT_COVERAGE = 0.99998
+_SEEN_TIMES = 2
+_SEEN_SHARE = 5e-7
+
+
 @dataclasses.dataclass(frozen=True)
 class WordPiece:
     """BERT's tokenizer: words split at spaces and punctuation, then into the longest known pieces ("play", "##ing").
@@ -36,8 +43,9 @@ class WordPiece:
     """What to do with accents: `strip` them from Latin and Greek letters only, `keep` them, or do as the original
     `bert` does (removes every combining mark: that breaks Devanagari and splits Hangul); `auto` strips when
     lower-casing, as BERT does, and keeps otherwise."""
-    character_coverage: float = 0.99998
-    """Share of the characters of the training text that must get a symbol; the rarest others become [UNK]."""
+    character_coverage: float = _DEFAULT_COVERAGE
+    """Share of the characters of the training text that must get a symbol. Of the others, at the default, those that
+    come twice and once in two million get one too while an eighth of the vocabulary holds them; the rest become [UNK]."""
     min_frequency: int = 2
     """How often a pair of pieces must occur to be joined."""
     extra_special_tokens: tuple[str, ...] = ()
@@ -55,7 +63,7 @@ class WordPiece:
         raw.normalizer = bert_normalizer(self.lowercase, self.accents)
         raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         raw.decoder = decoders.WordPiece(prefix="##")
-        alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer)
+        alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer, self.vocab_size // 8)
         # The trainer numbers "##x" in the order of a randomly seeded hash table. Named beforehand, they come sorted and
         # two trainings on the same text agree.
         inner = [f"##{character}" for character in alphabet if not _stands_alone(character)]
@@ -130,8 +138,9 @@ class Unigram:
     `albert` <pad> <unk> [CLS] [SEP] [MASK]."""
     lowercase: bool = False
     """Fold upper case into lower case."""
-    character_coverage: float = 0.99998
-    """Share of the characters of the training text that must get a symbol; the rarest others become unknown."""
+    character_coverage: float = _DEFAULT_COVERAGE
+    """Share of the characters of the training text that must get a symbol. Of the others, at the default, those that
+    come twice and once in two million get one too while an eighth of the vocabulary holds them; the rest become unknown."""
     num_sentinels: int = 0
     """Number of symbols <extra_id_0>, <extra_id_1> ... that stand for left-out spans (T5 has 100)."""
     extra_special_tokens: tuple[str, ...] = ()
@@ -152,7 +161,7 @@ class Unigram:
         raw.normalizer = normalizers.Sequence([*steps, normalizers.Strip()])
         raw.pre_tokenizer = pre_tokenizers.Metaspace()
         raw.decoder = decoders.Metaspace()
-        alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer)
+        alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer, self.vocab_size // 8)
         rare = re.compile(f"[^{re.escape(''.join(alphabet))}\\s]+")
         texts = [rare.sub(" ", raw.normalizer.normalize_str(text)) for text in texts]
         trainer = trainers.UnigramTrainer(
@@ -250,8 +259,8 @@ def _check_size(vocab_size: int, num_special: int, num_bytes: int) -> None:
         )
 
 
-def _frequent_characters(texts: list[str], coverage: float, normalizer: normalizers.Normalizer) -> list[str]:
-    """Return the characters that together make up `coverage` of the normalised text, white space aside, sorted."""
+def _frequent_characters(texts: list[str], coverage: float, normalizer: normalizers.Normalizer, room: int) -> list[str]:
+    """Return the characters that make up `coverage` of the normalised text, and up to `room` that are seen often; sorted."""
     if not 0 < coverage <= 1:
         raise InputError(f"character_coverage = {coverage} must be above 0 and at most 1 (0.99998 suits most text).")
     written: collections.Counter[str] = collections.Counter()
@@ -263,10 +272,11 @@ def _frequent_characters(texts: list[str], coverage: float, normalizer: normaliz
         for part in normalizer.normalize_str(character):
             counts[part] += n
     ordered = sorted(((n, c) for c, n in counts.items() if not c.isspace()), key=lambda pair: (-pair[0], pair[1]))
-    enough = coverage * sum(n for n, _ in ordered)
+    total = sum(n for n, _ in ordered)
+    enough, often = coverage * total, max(_SEEN_TIMES, _SEEN_SHARE * total)
     kept, covered = [], 0
     for n, character in ordered:
-        if covered >= enough:
+        if covered >= enough and (n < often or len(kept) >= room or coverage < _DEFAULT_COVERAGE):
             break
         kept.append(character)
         covered += n

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from elision import atomic
 from elision.cli import main
 from elision.data.store import Store
 from elision.errors import InputError
@@ -174,3 +175,22 @@ def test_a_trained_tokenizer_is_used_as_it_is(tmp_path):
     store = prepare([str(corpus(tmp_path / "text.txt", 60))], tmp_path / "store", tmp_path / "tokenizer")
     assert store.tokenizer_fingerprint == tokenizer.fingerprint
     assert json.loads((tmp_path / "store" / "manifest.json").read_text())["tokenizer"]["kind"] == "WordPiece"
+
+
+def test_two_runs_into_one_folder_are_refused_by_name(tmp_path):
+    text = corpus(tmp_path / "text.txt", 60)
+    refused = pytest.raises(InputError, match="store is being prepared by another process")
+    with atomic.locked(tmp_path / "store", "prepared", ".work/lock"), refused:
+        prepare([str(text)], tmp_path / "store", WordPiece(300))
+    prepare([str(text)], tmp_path / "store", WordPiece(300))
+    assert not (tmp_path / "store" / ".work").exists()
+    prepare([str(text)], tmp_path / "store", WordPiece(300))
+    assert not (tmp_path / "store" / ".work").exists()
+
+
+def test_help_shows_each_example_on_a_line_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    lines = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
+    assert "For example:" in lines
+    assert sum(line.startswith("elision prepare ") for line in lines) == 3

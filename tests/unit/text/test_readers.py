@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import lzma
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -10,7 +11,7 @@ import pytest
 import zstandard
 
 from elision.errors import InputError
-from elision.text.readers import Reading, find_sources, spool_standard_input
+from elision.text.readers import Document, Reading, SpooledSource, TextsSource, find_sources, spool_standard_input
 
 
 def read(path, **reading):
@@ -98,6 +99,8 @@ def test_standard_input_is_spooled_by_what_it_holds(tmp_path, monkeypatch):
     [
         ("a.txt", b"\x00\x01\x02" * 100, "a.txt is a binary file"),
         ("a.txt", bytes(range(128, 256)) * 4, "a.txt is a binary file"),
+        ("a.txt", random.Random(0).randbytes(100).replace(b"\0", b"\1"), "a.txt is a binary file"),
+        ("a.txt", "한국어 문장입니다. ".encode("cp949") * 20, "a.txt is a binary file or text in another encoding"),
         ("a.txt", "hi".encode("utf-16"), "a.txt is UTF-16"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a.jsonl:2 is not a JSON object"),
         ("a.jsonl", b'["a"]\n', "a.jsonl:1 must be a JSON object"),
@@ -114,6 +117,28 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=message):
         read(tmp_path / name)
+
+
+def test_text_with_a_few_invalid_bytes_or_cut_within_a_character_is_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes("Grüße aus München. ".encode("latin-1") * 1000)
+    assert len(texts(tmp_path / "a.txt")) == 1
+    (tmp_path / "b.txt").write_bytes("x한".encode() * 5000)
+    assert texts(tmp_path / "b.txt") == ["x한" * 5000]
+
+
+def test_a_slow_source_is_read_once_and_its_documents_come_while_it_is(tmp_path):
+    given = tuple(Document(f"text {i}", "en", str(i), f"x:{i}") for i in range(5))
+    source = SpooledSource(TextsSource(given), tmp_path / "spool.jsonl")
+    broken_off = source.documents(lambda n: None)
+    assert next(broken_off) == given[0]
+    broken_off.close()
+    assert list(tmp_path.iterdir()) == []
+    reached = []
+    assert list(source.documents(reached.append)) == list(given)
+    assert reached[0] < reached[-1] == source.num_bytes
+    nowhere = SpooledSource(TextsSource(given), tmp_path / "spool.jsonl")
+    assert list(nowhere.documents(reached.append)) == list(given)
+    assert reached[-1] == source.num_bytes
 
 
 def test_absent_inputs_are_refused(tmp_path):

@@ -139,6 +139,15 @@ def test_rare_characters_fall_outside_the_alphabet():
     assert WordPiece(50, character_coverage=0.999).train(texts).raw.token_to_id("☃") is None
 
 
+@pytest.mark.parametrize("spec", [WordPiece(400), Unigram(400)])
+def test_a_rare_script_of_a_mixed_corpus_keeps_its_letters(spec):
+    texts = ["The quick brown fox jumps over the lazy dog. " * 20_000, "नमस्ते दुनिया नमस्ते दुनिया"]
+    tokenizer = spec.train(texts)
+    assert tokenizer.vocabulary.unk not in tokenizer.encode("नमस्ते दुनिया")
+    seen_once = spec.train([texts[0], "☃"])
+    assert seen_once.vocabulary.unk in seen_once.encode("☃")
+
+
 @pytest.mark.parametrize(("entries", "case"), [(["the", "##s"], "uncased"), (["The", "the", "##s"], "cased")])
 def test_vocab_txt_says_whether_case_was_guessed(tmp_path, entries, case):
     lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *entries]
