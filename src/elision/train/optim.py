@@ -41,9 +41,7 @@ class AdamW:
             if parameter.requires_grad:
                 (decayed if self.decay_all or parameter.dim() > 1 else plain).append(parameter)
         groups = [
-            {"params": group, "decay": decay}
-            for group, decay in ((decayed, self.weight_decay), (plain, 0.0))
-            if group
+            {"params": group, "decay": decay} for group, decay in ((decayed, self.weight_decay), (plain, 0.0)) if group
         ]
         fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2), fused=fused)
