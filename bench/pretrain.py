@@ -24,7 +24,7 @@ from elision import recipes
 from elision.data.noise import TokenMask
 from elision.data.store import Store
 from elision.objectives import MaskedLM
-from elision.progress import task
+from elision.progress import console, task
 from elision.recipe import Recipe
 
 SHAPES = ("bert-mini", "bert-base", "gpt2-small")
@@ -172,12 +172,16 @@ def choose_store(recipe: Recipe, data: str | None) -> Store | None:
 
 def main(arguments: list[str] | None = None) -> list[dict[str, float | str]]:
     """Measure, print the table, return its rows."""
-    from bench.report import print_pretrain
+    from bench.report import pretrain_cells, print_pretrain
 
     options = parser().parse_args(arguments)
     if options.device != "cpu" and not torch.cuda.is_available():
         raise SystemExit(f"--device {options.device}: torch finds no GPU here")
-    rows = [measure(case, choose_store(case.recipe, options.data)) for case in cases(options)]
+    rows = []
+    for case in cases(options):
+        rows.append(measure(case, choose_store(case.recipe, options.data)))
+        # The table comes last; whoever stops early has seen what was measured.
+        console.print("  ".join(pretrain_cells(rows[-1])[:5]), markup=False)
     print_pretrain(rows)
     return rows
 
