@@ -31,6 +31,7 @@ class Loader:
     microbatch_size: int
     row_length: int
     packing: bool = True
+    pin_memory: bool = False
     rank: int = 0
     num_ranks: int = 1
 
@@ -85,9 +86,10 @@ class Loader:
             rng = generator(self.seed, "noise", epoch, index)
             examples.append(self.noise(self.plan.example(index), self.vocabulary, rng))
         pad_id = self.vocabulary.pad if self.vocabulary.pad is not None else 0
-        return collate(
+        batch = collate(
             examples, pad_id=pad_id, row_length=self.row_length, packing=self.packing, sources=indices.tolist()
         )
+        return batch.pin_memory() if self.pin_memory else batch
 
 
 PREFETCHED_STEPS = 4

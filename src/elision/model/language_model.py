@@ -30,6 +30,15 @@ class LanguageModel(nn.Module):
             terms |= objective.after(self.heads[objective.name], self.backbone, output, batch)
         return terms, output.carry
 
+    def compile_blocks(self) -> None:
+        """Have `torch.compile` make kernels for the repeated blocks.
+
+        One compilation serves all of them. Embeddings and heads stay as they are: they are a small part of the work,
+        and how many places they see changes from step to step, which would make them compile again and again.
+        """
+        for block in self.backbone.blocks:
+            block.compile()
+
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return the count of each term of `batch`, before any pass."""
         return {name: count for objective in self.objectives for name, count in objective.counts(batch).items()}

@@ -99,8 +99,8 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
     optimizer = train.optimizer.build(model)
     state, carry = checkpoint.resume(run.folder, model, optimizer)
     dtype = compute_dtype(train.precision, device)
-    compiled = train.compile if train.compile is not None else device.type == "cuda"
-    forward = torch.compile(model) if compiled else model
+    if wants_compilation(train, device):
+        model.compile_blocks()
     log = MetricsLog(run.folder, state.step)
     eval_every = train.eval_every or max(1, train.steps // 20)
     checkpoint_every = train.checkpoint_every or eval_every
@@ -128,7 +128,7 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
                 # Dropout is a pure function of (seed, step, microbatch), like everything random here.
                 torch.manual_seed(derive_seed(train.seed, "dropout", state.step, index))
                 with autocast(device, dtype):
-                    terms, carry = forward(batch.to(device), carry)
+                    terms, carry = model(batch.to(device), carry)
                 loss = sum(term.sum * (term.weight / max(1, counts[name])) for name, term in terms.items())
                 loss.backward()
                 for name, term in terms.items():
@@ -170,6 +170,11 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
             if asked_to_stop and state.step < train.steps:
                 raise Interrupted(asked_to_stop[0], state.step, save(False))
     return state
+
+
+def wants_compilation(train: Train, device: torch.device) -> bool:
+    """Return what `train.compile` says, or that GPUs want it."""
+    return train.compile if train.compile is not None else device.type == "cuda"
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe, to_plain
 from elision.text.vocabulary import Vocabulary
 from elision.train import checkpoint
-from elision.train.loop import Progress, Run, evaluate
+from elision.train.loop import Progress, Run, evaluate, wants_compilation
 from elision.train.precision import autocast, compute_dtype
 from elision.train.settings import Train, parse_budget
 
@@ -63,12 +63,14 @@ def prepare_run(
     vocabulary = store.tokenizer.vocabulary
     recipe.noise.check(vocabulary)
     train = recipe.train
-    data = _loader(recipe, store.split("train"), vocabulary, train.batch_size, train.packing)
+    # A GPU copies from page-locked memory while it computes.
+    pinned = device.type == "cuda"
+    data = _loader(recipe, store.split("train"), vocabulary, train.batch_size, pinned)
     held_out = None
     validation = None
     if "validation" in store.splits:
         validation = store.split("validation")
-        held_out = _loader(recipe, validation, vocabulary, train.microbatch_size or train.batch_size, train.packing)
+        held_out = _loader(recipe, validation, vocabulary, train.microbatch_size or train.batch_size, pinned)
     earlier = _earlier(folder, recipe, store)
     source = _source(init_from, store) if init_from is not None and earlier is None else None
     # A token table may have more rows than the tokenizer has symbols (padded to a round number): keep them all.
@@ -117,7 +119,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _loader(recipe: Recipe, split: Split, vocabulary: Vocabulary, batch_size: int, packing: bool) -> Loader:
+def _loader(recipe: Recipe, split: Split, vocabulary: Vocabulary, batch_size: int, pin_memory: bool) -> Loader:
     train = recipe.train
     return Loader(
         plan=recipe.segmenter.plan(split, vocabulary, train.seed, recipe.noise.lookahead),
@@ -127,7 +129,8 @@ def _loader(recipe: Recipe, split: Split, vocabulary: Vocabulary, batch_size: in
         batch_size=batch_size,
         microbatch_size=min(train.microbatch_size or batch_size, batch_size),
         row_length=recipe.segmenter.max_length,
-        packing=packing,
+        packing=train.packing,
+        pin_memory=pin_memory,
     )
 
 
@@ -268,13 +271,14 @@ def _seconds_per_step(run: Run, sample: list) -> float:
     dtype = compute_dtype(run.train.precision, run.device)
     optimizer = run.train.optimizer.build(run.model)
     parameters = list(run.model.parameters())
-    forward = torch.compile(run.model) if run.train.compile or run.device.type == "cuda" else run.model
+    if wants_compilation(run.train, run.device):
+        run.model.compile_blocks()
     times = []
     for update, microbatches in enumerate(sample, 1):
         started = time.monotonic()
         for batch in microbatches:
             with autocast(run.device, dtype):
-                terms, _ = forward(batch.to(run.device))
+                terms, _ = run.model(batch.to(run.device))
             sum(term.sum / max(1, term.count) for term in terms.values()).backward()
         norm = run.train.optimizer.clip_(parameters)
         run.train.optimizer.prepare(optimizer, update, run.train.optimizer.learning_rate)
