@@ -13,6 +13,7 @@ import torch
 
 import elision
 from elision import recipes
+from elision.atomic import locked
 from elision.data.order import generator
 from elision.data.store import Split, Store
 from elision.export.writing import write_folder
@@ -26,7 +27,7 @@ from elision.text.pydocs import PydocsSource
 from elision.text.tokenizer import WordPiece
 from elision.text.vocabulary import Vocabulary
 from elision.train.loop import Progress, Run, fit
-from elision.train.pretrain import locked, prepare_run
+from elision.train.pretrain import prepare_run
 
 VOCAB_SIZE = 8192
 LENGTH = 64
@@ -87,7 +88,7 @@ def pretrain(
     recipe: Recipe, store: Store, out: Path, begin: Callable[[Run], None], report: Callable[[Progress], None]
 ) -> None:
     """Pretrain in `out`, or go on with what is there."""
-    with locked(out):
+    with locked(out, "trained"):
         run = prepare_run(recipe, store, out, report=report)
         begin(run)
         fit(run)
@@ -110,7 +111,7 @@ def fill_blanks(model: Loaded, split: Split, count: int, seed: int = 5) -> list[
         framed = torch.tensor([vocabulary.require("cls"), *ids, vocabulary.require("sep")])
         framed[place + 1] = mask
         probability = model.logits(framed)[0, place + 1].softmax(-1)
-        probability[torch.from_numpy(vocabulary.special)] = 0
+        probability[torch.tensor(vocabulary.special)] = 0
         top = probability.topk(3)
         offers = tuple((tokenizer.decode([i]), p) for p, i in zip(top.values.tolist(), top.indices.tolist()))
         before, truth, after = (tokenizer.decode(part) for part in (ids[:place], ids[place : place + 1], ids[place + 1 :]))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from elision.atomic import locked
 from elision.data.store import Store
 from elision.errors import InputError
 from elision.recipe import Recipe
@@ -19,7 +20,7 @@ from elision.train import loop
 from elision.train.checkpoint import find, read_index, read_weights
 from elision.train.loop import Interrupted, NonFiniteLoss, Progress, Run, fit
 from elision.train.metrics import read_metrics
-from elision.train.pretrain import locked, prepare_run
+from elision.train.pretrain import prepare_run
 from tests import tiny
 
 StoreOf = Callable[[Recipe], Store]
@@ -236,11 +237,11 @@ def test_a_folder_in_use_by_another_process_is_refused(tmp_path: Path) -> None:
         text=True,
     )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="is being trained by another process"), locked(tmp_path / "run"):
+    with pytest.raises(InputError, match="is being trained by another process"), locked(tmp_path / "run", "trained"):
         pass
     holder.kill()
     holder.communicate()
-    with locked(tmp_path / "run"):
+    with locked(tmp_path / "run", "trained"):
         pass
 
 

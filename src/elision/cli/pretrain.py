@@ -48,11 +48,12 @@ class Pretrain:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     settings = parse(arguments)
-    from elision.train.pretrain import locked, prepare_run
+    from elision.atomic import locked
+    from elision.train.pretrain import prepare_run
 
     store = Store.open(settings.data)
     folder = settings.out or Path("runs") / settings.recipe.name
-    with locked(folder):
+    with locked(folder, "trained"):
         console.print(f"[dim]preparing {settings.recipe.name} on {settings.data} ...[/]")
         view = View()
         run = prepare_run(

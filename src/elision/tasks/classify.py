@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import elision
-from elision.atomic import write_json
+from elision.atomic import locked, write_json
 from elision.data.loader import Loader
 from elision.data.order import derive_seed
 from elision.errors import InputError
@@ -38,7 +38,6 @@ from elision.train import checkpoint
 from elision.train.loop import Progress, Run, fit
 from elision.train.optim import AdamW
 from elision.train.precision import compute_dtype
-from elision.train.pretrain import locked
 from elision.train.schedule import Linear
 from elision.train.settings import Train
 
@@ -132,7 +131,7 @@ def finetune_classifier(
     """
     out = Path(out)
     prepared = prepare(model, train, valid, settings, columns)
-    with locked(out):
+    with locked(out, "trained"):
         run = _run(prepared, settings, out, device, report)
         last = checkpoint.read_index(out)["last"]
         begin(run, prepared, int(last.removeprefix("step-")) if last else 0)

@@ -4,11 +4,8 @@
     fit(run)
 """
 
-import contextlib
 import copy
 import dataclasses
-import errno
-import fcntl
 import itertools
 import json
 import math
@@ -99,24 +96,6 @@ def prepare_run(
         run = dataclasses.replace(run, train=dataclasses.replace(train, budget=None, steps=_steps_for(run)))
     _lay_out(run, recipe, store, init_from)
     return run
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder, so that two processes cannot train in it at once."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror}): name another folder with --out") from None
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise InputError(f"{folder} is being trained by another process: wait for it, or name another --out") from None
-        yield
 
 
 def _loader(recipe: Recipe, split: Split, vocabulary: Vocabulary, batch_size: int, pin_memory: bool) -> Loader:
