@@ -23,6 +23,9 @@ class Batch:
     summary_at [E] are indices into the flattened B * T places: where a target is, and where the state lies that stands
     for an example. labels [E], int64 classes or float32 scores, or None.
 
+    needed_at [M] are the places whose final state anybody reads: targets, and summaries when there are labels. None when
+    that is most of them. A model whose objectives read nothing else may leave the other places' last layer out.
+
     Counts known without asking the device: num_targets, num_examples, num_tokens (places that hold a token).
     `whole_rows`: every row is exactly one document without empty places, so attention needs no document mask.
     `examples`: where each example came from, in the order of summary_at.
@@ -36,6 +39,7 @@ class Batch:
     summary_at: Tensor
     type_ids: Tensor | None = None
     labels: Tensor | None = None
+    needed_at: Tensor | None = None
     num_targets: int = 0
     num_examples: int = 0
     num_tokens: int = 0
@@ -145,10 +149,11 @@ def collate(
             order.append(index)
             at = end
     target_at = np.flatnonzero(targets.reshape(-1) != NO_TARGET)
-    labels = None
+    needed_at, labels = target_at, None
     if examples[0].label is not None:
         values = [examples[index].label for index in order]
         labels = torch.tensor(values, dtype=torch.float32 if isinstance(values[0], float) else torch.int64)
+        needed_at = np.union1d(target_at, summary_at)
     return Batch(
         inputs=torch.from_numpy(inputs),
         positions=torch.from_numpy(positions),
@@ -158,6 +163,7 @@ def collate(
         summary_at=torch.tensor(summary_at, dtype=torch.int64),
         type_ids=None if type_ids is None else torch.from_numpy(type_ids),
         labels=labels,
+        needed_at=torch.from_numpy(needed_at) if 2 * len(needed_at) < inputs.size else None,
         num_targets=len(target_at),
         num_examples=len(examples),
         num_tokens=sum(lengths),

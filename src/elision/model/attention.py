@@ -1,6 +1,6 @@
 """Multi-head attention (Vaswani et al. 2017, section 3.2).
 
-B rows, T tokens (Q queries, K keys), D hidden size, H heads, C = D / H.
+B rows, T tokens (Q queries, K keys), D hidden size, H heads, C = D / H, M places that are needed.
 """
 
 import math
@@ -55,12 +55,23 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
         self.output = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden_BTD: Tensor, visible: Visible, cache: LayerCache | None = None) -> Tensor:
-        """Return [B, T, D]. With a cache, the T tokens follow those already in it and see them too."""
+    def forward(
+        self, hidden_BTD: Tensor, visible: Visible, cache: LayerCache | None = None, needed_at: Tensor | None = None
+    ) -> Tensor:
+        """Return [B, T, D], or [M, D] for the M of the B * T places at `needed_at`.
+
+        With a cache, the T tokens follow those already in it and see them too.
+        """
         rows, length, width = hidden_BTD.shape
         split_BTSHC = self.query_key_value(hidden_BTD).view(rows, length, 3, self.num_heads, -1)
         query_BHTC, key_BHTC, value_BHTC = split_BTSHC.permute(2, 0, 3, 1, 4)
         if cache is not None:
             key_BHTC, value_BHTC = cache.append(key_BHTC, value_BHTC)
         mixed_BHTC = attend(query_BHTC, key_BHTC, value_BHTC, visible, self.dropout if self.training else 0.0)
-        return self.output(mixed_BHTC.transpose(1, 2).reshape(rows, length, width))
+        mixed_BTD = mixed_BHTC.transpose(1, 2).reshape(rows, length, width)
+        return self.output(mixed_BTD if needed_at is None else at_places(mixed_BTD, needed_at))
+
+
+def at_places(hidden_BTD: Tensor, places_M: Tensor) -> Tensor:
+    """Return the states [M, D] at the given indices of the flattened B * T places."""
+    return hidden_BTD.flatten(0, 1).index_select(0, places_M)

@@ -25,7 +25,7 @@ class LanguageModel(nn.Module):
         for objective in self.objectives:
             batch, early = objective.before(self.heads[objective.name], batch)
             terms |= early
-        output = self.backbone(batch, carry)
+        output = self.backbone(batch, carry, needed_only=self.reads_needed_only)
         for objective in self.objectives:
             terms |= objective.after(self.heads[objective.name], self.backbone, output, batch)
         return terms, output.carry
@@ -55,13 +55,21 @@ class LanguageModel(nn.Module):
         return objective.logits(self.heads[objective.name], self.backbone, hidden)
 
     @property
+    def reads_needed_only(self) -> bool:
+        """Whether no objective reads the state of a place that has neither a target nor stands for an example."""
+        return not any(objective.reads_everywhere for objective in self.objectives)
+
+    @property
     def token_objective(self) -> TokenPrediction | None:
         """The objective that predicts tokens, None if there is none (in a classifier)."""
         return next((each for each in self.objectives if isinstance(each, TokenPrediction)), None)
 
     def num_flops(self, batch: Batch) -> float:
         """Return the floating-point operations of matrix products in a forward and backward pass over `batch`."""
-        forward = self.backbone.settings.flops_per_token(batch.inputs.shape[1]) * batch.num_tokens
+        settings = self.backbone.settings
+        forward = settings.flops_per_token(batch.inputs.shape[1]) * batch.num_tokens
+        if self.reads_needed_only and batch.needed_at is not None:
+            forward -= settings.skippable_flops * (batch.num_tokens - len(batch.needed_at))
         for objective in self.objectives:
             forward += objective.num_flops(self.heads[objective.name], self.backbone, batch)
         # The backward pass forms the gradient of both factors of every product.

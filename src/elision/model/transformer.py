@@ -1,6 +1,6 @@
 """The Transformer that most systems share: BERT and GPT-2 are two settings of it.
 
-B rows, T tokens, D hidden size, E examples, F feed-forward size.
+B rows, T tokens, D hidden size, E examples, F feed-forward size, M places that are needed.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from elision.data.batch import Batch
 from elision.errors import InputError
-from elision.model.attention import Attention
+from elision.model.attention import Attention, at_places
 from elision.model.cache import Cache, LayerCache
 from elision.model.dropout import Dropout
 from elision.model.init import NormalInit
@@ -97,6 +97,11 @@ class Transformer:
         within = same_document(batch)
         return within & CAUSAL if self.visibility == "causal" else within
 
+    @property
+    def skippable_flops(self) -> float:
+        """The operations of a forward pass that a place costs in the last block after attention."""
+        return 2.0 * (self.hidden_size**2 + 2 * self.hidden_size * self.feedforward_size)
+
     def flops_per_token(self, row_length: int) -> float:
         """Return the floating-point operations of matrix products in a forward pass, per token of a full row."""
         projections = 4 * self.hidden_size**2 + 2 * self.hidden_size * self.feedforward_size
@@ -136,12 +141,19 @@ class Block(nn.Module):
         self.norm_after_feedforward = norm("post")
         self.dropout = Dropout(settings.dropout)
 
-    def forward(self, hidden_BTD: Tensor, visible: Visible, cache: LayerCache | None = None) -> Tensor:
-        """Return [B, T, D]."""
-        added = self.attention(self.norm_before_attention(hidden_BTD), visible, cache)
-        hidden_BTD = self.norm_after_attention(hidden_BTD + self.dropout(added))
-        added = self.feedforward(self.norm_before_feedforward(hidden_BTD))
-        return self.norm_after_feedforward(hidden_BTD + self.dropout(added))
+    def forward(
+        self, hidden: Tensor, visible: Visible, cache: LayerCache | None = None, needed_at: Tensor | None = None
+    ) -> Tensor:
+        """Return [B, T, D] for [B, T, D]; or, for the places at `needed_at` alone, [M, D].
+
+        Keys and values need every place, but all that follows attention is done place by place.
+        """
+        added = self.attention(self.norm_before_attention(hidden), visible, cache, needed_at)
+        if needed_at is not None:
+            hidden = at_places(hidden, needed_at)
+        hidden = self.norm_after_attention(hidden + self.dropout(added))
+        added = self.feedforward(self.norm_before_feedforward(hidden))
+        return self.norm_after_feedforward(hidden + self.dropout(added))
 
 
 class TransformerModel(nn.Module):
@@ -161,21 +173,30 @@ class TransformerModel(nn.Module):
         self.pooler = nn.Linear(width, width) if settings.pooler else None
         settings.init.apply_(self, settings.num_layers)
 
-    def forward(self, batch: Batch, carry: dict[str, Tensor] | None = None, visible: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        batch: Batch,
+        carry: dict[str, Tensor] | None = None,
+        visible: Tensor | None = None,
+        needed_only: bool = False,
+    ) -> Output:
         """Return the states of every place of the batch; places without a token hold values that mean nothing.
 
         visible: bool [B, T, T] or None; narrows further whom a token sees, and must leave every token something to see.
+        needed_only: the states at places that are not in `batch.needed_at` are left out (zeros).
         """
         hidden_BTD = self.embed(batch.inputs, batch.positions, batch.type_ids)
-        sees = same_document(batch)
+        sees = self.settings.visible(batch)
         if visible is not None:
             sees = sees & Visible(visible[:, None])
-        if self.settings.visibility == "causal":
-            sees = sees & CAUSAL
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             hidden_BTD = block(hidden_BTD, sees)
-        hidden_BTD = self.final_norm(hidden_BTD)
-        return Output(hidden_BTD, hidden_BTD)
+        needed_at = batch.needed_at if needed_only else None
+        hidden = self.final_norm(self.blocks[-1](hidden_BTD, sees, needed_at=needed_at))
+        if needed_at is not None:
+            everywhere = hidden.new_zeros(batch.inputs.numel(), hidden.shape[-1])
+            hidden = everywhere.index_copy(0, needed_at, hidden).view(*batch.inputs.shape, -1)
+        return Output(hidden, hidden)
 
     def embed(self, inputs_BT: Tensor, positions_BT: Tensor, type_ids_BT: Tensor | None = None) -> Tensor:
         """Return the sum of token, position and segment embeddings [B, T, D], normalised and dropped out."""

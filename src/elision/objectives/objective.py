@@ -29,6 +29,8 @@ class Objective(Protocol):
     """One objective of a recipe. Several share one pass of the backbone over the batch."""
 
     name: ClassVar[str]
+    reads_everywhere: ClassVar[bool] = False
+    """whether it reads the state of places that have neither a target nor stand for an example"""
 
     def head(self, backbone: TransformerModel) -> nn.Module:
         """Build the parameters that belong to the objective and not to the backbone."""
