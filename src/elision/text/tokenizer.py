@@ -20,6 +20,8 @@ __all__ = ["ByteLevelBPE", "Tokenizer", "TokenizerSpec", "Unigram", "WordPiece"]
 # (jamo), kana (U+3099) and the vowel signs of Indic scripts keep theirs and NFC puts them together again.
 _LATIN_ACCENTS = b"(?<=[\\p{Latin}\\p{Greek}])[\\u0300-\\u036f]+".decode("unicode_escape")
 
+# The spaces of Unicode that SentencePiece's own rules leave: no-break, typographic and ideographic ones.
+_OTHER_SPACES = "[\u00a0\u2000-\u200a\u202f\u205f\u3000]"
 
 # Coverage alone drops a rare script of a small mixed corpus: what it leaves out of ten million characters are the last
 # two hundred, which may be every letter of a quoted language. A letter that comes again has something to be learned.
@@ -138,6 +140,10 @@ class Unigram:
     `albert` <pad> <unk> [CLS] [SEP] [MASK]."""
     lowercase: bool = False
     """Fold upper case into lower case."""
+    normal_form: Literal["nfc", "nfkc"] = "nfc"
+    """Unicode form of the text: `nfc` only composes letters; `nfkc`, SentencePiece's own default, is there for parity
+    with T5, XLNet and ALBERT. It also makes one of compatibility characters (full-width to ASCII, "½" to "1⁄2", "ﬁ" to
+    "fi") and breaks what Korean comments are written with: "ㅋㅋ" becomes other letters, and "ㅋㅠ" a syllable, "큐"."""
     character_coverage: float = _DEFAULT_COVERAGE
     """Share of the characters of the training text that must get a symbol. Of the others, at the default, those that
     come twice and once in two million get one too while an eighth of the vocabulary holds them; the rest become unknown."""
@@ -156,9 +162,7 @@ class Unigram:
         _check_size(self.vocab_size, len(special), 0)
         texts = _listed(texts)
         raw = tokenizers.Tokenizer(models.Unigram())
-        steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
-        steps += [normalizers.Lowercase()] * self.lowercase
-        raw.normalizer = normalizers.Sequence([*steps, normalizers.Strip()])
+        raw.normalizer = unigram_normalizer(self.lowercase, self.normal_form)
         raw.pre_tokenizer = pre_tokenizers.Metaspace()
         raw.decoder = decoders.Metaspace()
         alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer, self.vocab_size // 8)
@@ -207,6 +211,15 @@ def bert_normalizer(lowercase: bool, accents: str) -> normalizers.Normalizer:
         return bert
     strip = [normalizers.NFD(), normalizers.Replace(Regex(_LATIN_ACCENTS), ""), normalizers.NFC()]
     return normalizers.Sequence([*strip, bert])
+
+
+def unigram_normalizer(lowercase: bool, normal_form: str) -> normalizers.Normalizer:
+    """Return SentencePiece's clean-up (control characters, runs of spaces, Unicode form, case)."""
+    form = normalizers.NFKC() if normal_form == "nfkc" else normalizers.NFC()
+    # NFKC makes plain spaces of these by itself.
+    spaces = [normalizers.Replace(Regex(_OTHER_SPACES), " ")] * (normal_form == "nfc")
+    steps = [normalizers.Nmt(), form, *spaces, normalizers.Replace(Regex(" {2,}"), " ")]
+    return normalizers.Sequence([*steps, *[normalizers.Lowercase()] * lowercase, normalizers.Strip()])
 
 
 def bert_template(raw: tokenizers.Tokenizer, cls: str = "[CLS]", sep: str = "[SEP]") -> processors.PostProcessor:

@@ -34,6 +34,7 @@ _WITHIN_WORDS = frozenset(
 )
 _WITHIN_WORDS_REPLACED = (
     {"Regex": " {2,}"},
+    {"Regex": "[\u00a0\u2000-\u200a\u202f\u205f\u3000]"},
     {"Regex": b"(?<=[\\p{Latin}\\p{Greek}])[\\u0300-\\u036f]+".decode("unicode_escape")},
 )
 

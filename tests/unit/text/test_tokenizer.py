@@ -19,7 +19,7 @@ SPECS = [
     ByteLevelBPE(500),
     ByteLevelBPE(500, layout="roberta"),
     Unigram(300),
-    Unigram(300, layout="albert", lowercase=True),
+    Unigram(300, layout="albert", lowercase=True, normal_form="nfkc"),
     Unigram(320, layout="xlnet", num_sentinels=3),
 ]
 
@@ -67,6 +67,23 @@ def test_the_original_accent_rule_is_there_by_name():
     normalize = WordPiece(500, accents="bert").train(TEXTS).raw.normalizer.normalize_str
     assert normalize("हिन्दी") == "हिनदी"
     assert WordPiece(500, accents="keep").train(TEXTS).raw.normalizer.normalize_str("Café") == "café"
+
+
+def test_unigram_keeps_lone_korean_letters_and_reads_every_space_as_one():
+    tokenizer = Unigram(300).train(TEXTS + ["ㅋㅋ ㅋㅠ ㅠㅠ 재밌다"] * 4)
+    assert tokenizer.decode(tokenizer.encode("ㅋㅋ ㅋㅠ ㅠㅠ")) == "ㅋㅋ ㅋㅠ ㅠㅠ"
+    assert tokenizer.encode("재밌다\u3000ㅋㅋ\xa0\u2009ㅠㅠ") == tokenizer.encode("재밌다 ㅋㅋ ㅠㅠ")
+    assert tokenizer.raw.normalizer.normalize_str("\u1100\u1161\u11a8") == "각"
+
+
+def test_nfkc_unigram_normalises_as_sentencepiece_does():
+    from sentencepiece import SentencePieceNormalizer
+
+    theirs = SentencePieceNormalizer(rule_name="nmt_nfkc", remove_extra_whitespaces=True)
+    ours = Unigram(300, normal_form="nfkc").train(TEXTS).raw.normalizer.normalize_str
+    for text in [*TEXTS[:5], "ㅋㅋ ㅋㅠ", "ＡＢＣ\u3000½ ﬁne", "\u1100\u1161\u11a8 e\u0301", "a\x07b  \xa0c"]:
+        assert ours(text) == theirs.normalize(text).lstrip("▁").replace("▁", " "), text
+    assert ours("ㅋㅠ") == "큐"
 
 
 def test_wordpiece_special_symbols_are_numbered_from_zero_and_pairs_have_types():

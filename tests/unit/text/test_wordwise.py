@@ -48,6 +48,7 @@ SPECS = {
     "bpe": ByteLevelBPE(500),
     "roberta": ByteLevelBPE(500, layout="roberta"),
     "unigram": Unigram(400),
+    "unigram nfkc": Unigram(400, normal_form="nfkc"),
     "albert": Unigram(400, layout="albert", lowercase=True),
 }
 
