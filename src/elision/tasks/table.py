@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from elision.errors import InputError, nearest
-from elision.text.readers import COMPRESSIONS, TEXT_FIELDS, decompress, is_known
+from elision.text.formats import COMPRESSIONS, TEXT_FIELDS, decompress, is_known
 
 Rows = Iterator[tuple[str, Mapping[str, Any]]]
 

@@ -14,10 +14,8 @@ from elision.errors import InputError
 from elision.text.formats import (
     COMPRESSIONS,
     FORMATS,
-    TEXT_FIELDS,
     Document,
     Reading,
-    decompress,
     field_documents,
     is_known,
     read_stream,
@@ -25,8 +23,6 @@ from elision.text.formats import (
 )
 
 __all__ = [
-    "COMPRESSIONS",
-    "TEXT_FIELDS",
     "DatasetSource",
     "Document",
     "FileSource",
@@ -34,9 +30,7 @@ __all__ = [
     "Source",
     "SpooledSource",
     "TextsSource",
-    "decompress",
     "find_sources",
-    "is_known",
     "spool_standard_input",
 ]
 
