@@ -33,6 +33,14 @@ _ABBREVIATIONS = frozenset(
 # Languages that write ordinal numbers with a stop: "3. Oktober", "17. mai".
 _ORDINAL_STOP = frozenset(("de", "da", "nb", "nn", "no", "fi", "et", "cs", "sk", "pl", "hu", "sl", "hr", "sr", "lv"))
 
+# Dates with spaces, as Korean writes them: "2024. 3. 5.", "24. 3. 5.", and before Hangul "2024. 3." and "3. 5.".
+_MONTH, _DAY = "(?:1[0-2]|0?[1-9])", "(?:3[01]|[12][0-9]|0?[1-9])"
+_DATE = re.compile(
+    rf"(?<![\d.])(?:[0-9]{{2}}|[0-9]{{4}})\.([ \xa0]?){_MONTH}\.\1{_DAY}(?!\d|\.\d)\.?"
+    rf"|(?<![\d.])(?:[0-9]{{4}}\.[ \xa0]{_MONTH}|{_MONTH}\.[ \xa0]{_DAY})\.(?=[ \xa0]?[(~가-힣])"
+)
+_LOOK_AHEAD = 16
+
 
 def split_sentences(text: str, language: str | None = None) -> list[str]:
     """Cut `text` into sentences; `"".join` of them gives `text` back, character for character.
@@ -78,7 +86,19 @@ def _ends_sentence(text: str, start: int, end: int, has_ordinal_stop: bool) -> b
     if "." in word and all(len(part) <= 1 for part in word.split(".")) and not word[-1].isdigit():
         # U.S., J.R.R.
         return False
+    if word[-1].isdigit() and _in_date(text, start, following is not None and following[1].isupper()):
+        return False
     if word.isdigit():
         # "3." at the start of a line numbers an item of a list.
         return not has_ordinal_stop and text[max(0, start - len(word) - 1) : start - len(word)] not in ("", "\n")
     return True
+
+
+def _in_date(text: str, stop: int, is_capital_next: bool) -> bool:
+    """Tell whether the stop belongs to a date; the last one of a date does, unless a capital letter follows."""
+    if not (text[stop + 1 : stop + 3].strip()[:1].isdigit() or "." in text[max(0, stop - 4) : stop]):
+        return False
+    for date in _DATE.finditer(text, max(0, stop - _LOOK_BACK), stop + _LOOK_AHEAD):
+        if date.start() < stop < date.end():
+            return stop < date.end() - 1 or not is_capital_next
+    return False

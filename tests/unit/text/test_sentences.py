@@ -20,6 +20,12 @@ CASES = [
         ["나는 학교에 갔다.", "날씨가 좋았어요!", "버전 3.5를 썼다."],
     ),
     ("ko", "재미있었다.다시 볼게요.", ["재미있었다.", "다시 볼게요."]),
+    ("ko", "2024. 3. 5. 발표했다. 끝.", ["2024. 3. 5. 발표했다.", "끝."]),
+    (None, "발표일은 24. 12. 31. (화)이다. 끝.", ["발표일은 24. 12. 31. (화)이다.", "끝."]),
+    (None, "2024. 3. 5 갔다. 3. 6. 왔다. 2025. 1. 본다.", ["2024. 3. 5 갔다.", "3. 6. 왔다.", "2025. 1. 본다."]),
+    (None, "2024. 3. 5. ~ 2024. 4. 10. 쉬었다.", ["2024. 3. 5. ~ 2024. 4. 10. 쉬었다."]),
+    (None, "2024.3.5. 갔다. 왔다.", ["2024.3.5. 갔다.", "왔다."]),
+    (None, "시행일: 2024. 3. 5.\n다음 조항", ["시행일: 2024. 3. 5.", "다음 조항"]),
     ("zh", "今天天气很好。我们去公园吧！你去吗？", ["今天天气很好。", "我们去公园吧！", "你去吗？"]),
     ("zh", "他说：“走吧。”然后走了。", ["他说：“走吧。”", "然后走了。"]),
     ("ja", "今日は晴れです。「行こう。」と言った。", ["今日は晴れです。「行こう。」", "と言った。"]),
@@ -35,6 +41,20 @@ def test_sentences_end_where_a_reader_ends_them(language, text, expected):
 
 def test_english_ordinals_do_not_hide_a_sentence_end():
     assert len(split_sentences("It was 1990. He left.", "en")) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("It was 1999. 5 people came.", "It was 1999."),
+        ("It was 1999. 3.5 million came.", "It was 1999."),
+        ("That was in 1990. 2. The second point.", "That was in 1990."),
+        ("We met on 2024. 3. 5. Then we left.", "We met on 2024. 3. 5."),
+        ("버전은 1999. 13. 다음", "버전은 1999."),
+    ],
+)
+def test_a_number_that_begins_a_sentence_is_not_taken_for_a_date(text, first):
+    assert split_sentences(text)[0] == first
 
 
 TEXTS = [
