@@ -5,17 +5,24 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from elision.data.segment import Chunks, SentencePairs
 from elision.data.shards import SHARD_TOKENS
-from elision.data.store import Store
+from elision.data.store import MANIFEST, Store
 from elision.errors import InputError
 from elision.text.cleaning import Cleaning
 from elision.text.readers import Reading
+from elision.text.tokenizer import ByteLevelBPE, TokenizerSpec, Unigram, WordPiece, layouts
+from elision.text.vocabulary import ROLES
 
-KINDS = ("wordpiece", "bpe", "unigram")
+if TYPE_CHECKING:
+    # Recipes bring torch with them, which text does not need.
+    from elision.recipe import Recipe
+
+KINDS = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Prepare:
 
     elision prepare news.jsonl.gz --out store --tokenizer bpe --vocab-size 16000 --reading.language-field lang
 
+    elision prepare comments.txt --out store --recipe bert-mini --tokenizer unigram --vocab-size 32000
+
     elision prepare --corpus pydocs --out store --tokenizer wordpiece --vocab-size 8192
     """
 
@@ -44,7 +53,12 @@ class Prepare:
     recipe: str | None = None
     """Train the tokenizer that this recipe asks for (`elision recipes` lists them)."""
     tokenizer: str | None = None
-    """Train a tokenizer of this kind (wordpiece, bpe, unigram), or use the trained one at this path."""
+    """Train a tokenizer of this kind (wordpiece, bpe, unigram), or use the trained one at this path. A kind beside
+    --recipe replaces the recipe's own: its size and case stay, the layout is one that the recipe can be trained with."""
+    layout: Literal["t5", "xlnet", "albert", "gpt2", "roberta"] | None = None
+    """Special symbols of the tokenizer to train. unigram: t5, xlnet or albert; bpe: gpt2 or roberta; wordpiece has one
+    layout only. Recipes like BERT need cls, sep and mask (albert, xlnet, roberta), those like GPT-2 need eos (gpt2,
+    roberta, t5, xlnet)."""
     vocab_size: int | None = None
     """Number of symbols of the tokenizer to train."""
     case: Literal["fold", "keep"] | None = None
@@ -70,11 +84,13 @@ def main(arguments: list[str]) -> int:
     inputs = [*options.inputs, *([PydocsSource()] if options.corpus == "pydocs" else [])]
     if not inputs:
         raise InputError("There is nothing to read: give files, folders or `datasets` names, or --corpus pydocs.")
+    tokenizer = choose_tokenizer(options.recipe, options.tokenizer, options.layout, options.vocab_size, options.case)
+    was_there = (options.out / MANIFEST).is_file()
     started = time.monotonic()
     store = prepare(
         inputs,
         options.out,
-        choose_tokenizer(options.recipe, options.tokenizer, options.vocab_size, options.case),
+        tokenizer,
         reading=options.reading,
         cleaning=options.cleaning,
         validation=options.validation,
@@ -82,34 +98,45 @@ def main(arguments: list[str]) -> int:
         sample_megabytes=options.sample_megabytes,
         shard_tokens=options.shard_tokens,
     )
-    print_summary(store, time.monotonic() - started, options.recipe)
+    if was_there:
+        num_tokens = sum(store.split(name).num_tokens for name in store.splits)
+        print(f"{options.out} holds this very store already ({num_tokens:,} tokens): nothing to do.")
+    else:
+        print_summary(store, time.monotonic() - started, options.recipe)
     return 0
 
 
-def choose_tokenizer(recipe: str | None, tokenizer: str | None, vocab_size: int | None, case: str | None):
-    """Return the tokenizer specification, or the path of a trained tokenizer, that the options ask for.
+def choose_tokenizer(
+    recipe: str | None,
+    tokenizer: str | None,
+    layout: str | None = None,
+    vocab_size: int | None = None,
+    case: str | None = None,
+) -> TokenizerSpec | str:
+    """Return the tokenizer to train, or the path of a trained one, that the options ask for.
 
     Raises: InputError when they contradict each other or say nothing.
     """
-    from elision.text.tokenizer import ByteLevelBPE, Unigram, WordPiece
-
-    if recipe is not None and tokenizer is not None:
-        raise InputError("Give either --recipe or --tokenizer, not both: a recipe names its own tokenizer.")
+    if tokenizer is not None and tokenizer not in KINDS:
+        if recipe is not None:
+            raise InputError(
+                f"--tokenizer {tokenizer} is taken for the path of a trained tokenizer, which leaves --recipe nothing to "
+                f"say: leave one of the two out, or name a kind to train ({', '.join(KINDS)})."
+            )
+        if vocab_size is not None or case is not None or layout is not None:
+            raise InputError(
+                f"--vocab-size, --case and --layout only go with a tokenizer to train, but {tokenizer!r} is taken for "
+                f"the path of a trained one (to train: {', '.join(KINDS)})."
+            )
+        return tokenizer
     if recipe is not None:
         from elision import recipes
 
-        spec = recipes.get(recipe).tokenizer
-    elif tokenizer is None:
-        raise InputError("Which tokenizer? Give --recipe NAME, --tokenizer wordpiece|bpe|unigram, or --tokenizer PATH.")
-    elif tokenizer in KINDS:
-        spec = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram}[tokenizer]()
+        spec = _for_recipe(recipes.get(recipe), tokenizer, layout)
+    elif tokenizer is not None:
+        spec = _with_layout(KINDS[tokenizer](), layout)
     else:
-        if vocab_size is not None or case is not None:
-            raise InputError(
-                f"--vocab-size and --case only go with a tokenizer to train, but {tokenizer!r} is taken for the "
-                f"path of a trained one (to train: {', '.join(KINDS)})."
-            )
-        return tokenizer
+        raise InputError("Which tokenizer? Give --recipe NAME, --tokenizer wordpiece|bpe|unigram, or --tokenizer PATH.")
     if vocab_size is not None:
         spec = dataclasses.replace(spec, vocab_size=vocab_size)
     if case is not None:
@@ -117,6 +144,62 @@ def choose_tokenizer(recipe: str | None, tokenizer: str | None, vocab_size: int 
             raise InputError("--case does not go with byte-level BPE, which keeps every byte.")
         spec = dataclasses.replace(spec, lowercase=case == "fold")
     return spec
+
+
+def needed_roles(recipe: "Recipe") -> list[str]:
+    """Return which special symbols the tokenizer of a store must have for the recipe to be trained on it."""
+    match recipe.segmenter:
+        case SentencePairs():
+            needed = {"cls", "sep"}
+        case Chunks():
+            needed = {"eos"}
+        case _:
+            needed = set(recipe.tokenizer.roles) - {"pad", "unk"}
+    if recipe.noise.restores == "masked":
+        needed.add("mask")
+    return [role for role in ROLES if role in needed]
+
+
+def _for_recipe(recipe: "Recipe", kind: str | None, layout: str | None) -> TokenizerSpec:
+    """Return the recipe's tokenizer, or one of another kind or layout that has the symbols the recipe needs."""
+    own, needed = recipe.tokenizer, needed_roles(recipe)
+    if kind is None or isinstance(own, KINDS[kind]):
+        spec = _with_layout(own, layout)
+    else:
+        # How many symbols and whether case counts belong to the recipe, not to the kind.
+        kept = {"vocab_size": own.vocab_size, "extra_special_tokens": own.extra_special_tokens}
+        if not isinstance(own, ByteLevelBPE) and KINDS[kind] is not ByteLevelBPE:
+            kept["lowercase"] = own.lowercase
+        spec = KINDS[kind](**kept)
+        fitting = [other for other in layouts(spec) if set(needed) <= set(other.roles)]
+        spec = _with_layout(fitting[0] if fitting and layout is None else spec, layout)
+    lacking = [role for role in needed if role not in spec.roles]
+    if lacking:
+        having = [name for name, other in KINDS.items() if any(set(needed) <= set(s.roles) for s in layouts(other()))]
+        raise InputError(
+            f"{recipe.name} needs the special symbols {', '.join(needed)}, but {_describe(spec)} has no "
+            f"{' and no '.join(lacking)}. Leave out --layout, or choose another --tokenizer ({', '.join(having)})."
+        )
+    return spec
+
+
+def _with_layout(spec: TokenizerSpec, layout: str | None) -> TokenizerSpec:
+    if layout is None:
+        return spec
+    if isinstance(spec, WordPiece):
+        raise InputError(f"--layout {layout} does not go with wordpiece, which has one layout only: leave it out.")
+    known = {other.layout: other for other in layouts(spec)}
+    if layout not in known:
+        raise InputError(f"--layout {layout} does not go with {_kind(spec)}, whose layouts are: {', '.join(known)}.")
+    return known[layout]
+
+
+def _kind(spec: TokenizerSpec) -> str:
+    return next(name for name, kind in KINDS.items() if isinstance(spec, kind))
+
+
+def _describe(spec: TokenizerSpec) -> str:
+    return "wordpiece" if isinstance(spec, WordPiece) else f"{_kind(spec)} with layout {spec.layout}"
 
 
 def print_summary(store: Store, elapsed_seconds: float, recipe: str | None) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ STANDARD_INPUT = "-"
 
 
 def prepare(
-    inputs: Sequence[str | Source],
+    inputs: str | Path | Source | Iterable[str | Path | Source],
     out: str | Path,
     tokenizer: TokenizerSpec | Tokenizer | str | Path,
     *,
@@ -47,22 +47,24 @@ def prepare(
 ) -> Store:
     """Read, clean, tokenise and store the inputs; return the store at `out`.
 
-    `inputs` are files, folders, globs, `datasets` names, "-" for standard input, or sources of one's own. `tokenizer`
-    is one to train (on at most `sample_megabytes` million characters), a trained one, or a path to one. `validation` is
-    the share of documents, chosen by hash, that is held out. When `out` holds the same store already, it is returned
-    as it is; when it holds a part of it, the work continues there.
+    `inputs` are files, folders, globs, `datasets` names, "-" for standard input, or sources of one's own; one of them or
+    several. `tokenizer` is one to train (on at most `sample_megabytes` million characters), a trained one, or a path to
+    one. `validation` is the share of documents, chosen by hash, that is held out. When `out` holds the same store
+    already, it is returned as it is; when it holds a part of it, the work continues there.
 
     Raises: InputError for an empty corpus, unreadable inputs, or an `out` that holds something else.
     """
     reading, cleaning, out = reading or Reading(), cleaning or Cleaning(), Path(out)
     if not 0 <= validation < 1:
         raise InputError(f"validation = {validation} must be a share from 0 to below 1 (0.02 is usual).")
-    if not inputs:
+    several = isinstance(inputs, Iterable) and not isinstance(inputs, str)
+    every = list(inputs) if several else [inputs]
+    if not every:
         raise InputError("There is nothing to read: give files, folders, globs or `datasets` names.")
     loaded = Tokenizer.load(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
     _check_out(out)
     with atomic.locked(out, "prepared", f"{WORK}/lock"):
-        sources = [source for given in inputs for source in _sources(given, reading, out)]
+        sources = [source for given in every for source in _sources(given, reading, out)]
         settings = {
             "inputs": [source.identity() for source in sources],
             "reading": dataclasses.asdict(reading),
@@ -77,8 +79,8 @@ def prepare(
         settings = json.loads(json.dumps(settings))
         if (out / MANIFEST).is_file():
             store = Store.open(out)
-            _check_same(store.manifest["settings"], settings, out, "already holds a store that")
             shutil.rmtree(out / WORK)
+            _check_same(store.manifest["settings"], settings, out, "already holds a store that")
             return store
         begun = out / WORK / "settings.json"
         if begun.is_file():
@@ -206,9 +208,12 @@ def _cleaned(sources: list[Source], cleaning: Cleaning, task: progress.Task) -> 
                 last = reached[0]
 
 
-def _sources(given: str | Source, reading: Reading, out: Path) -> list[Source]:
+def _sources(given: str | Path | Source, reading: Reading, out: Path) -> list[Source]:
     if isinstance(given, PydocsSource):
         return [SpooledSource(given, out / WORK / "pydocs.jsonl")]
+    if isinstance(given, Path):
+        # A path is never the name of a data set, nor standard input.
+        return find_sources([str(given) if given.is_absolute() else f"./{given}"], reading)
     if not isinstance(given, str):
         return [given]
     if given == STANDARD_INPUT:
@@ -224,12 +229,36 @@ def _check_out(out: Path) -> None:
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], out: Path, what: str) -> None:
-    different = [name for name in now if before.get(name) != now[name]]
+    different = [difference for name in now for difference in _differences(name, before.get(name), now[name])]
     if different:
+        more = f", and {len(different) - 3} more" if len(different) > 3 else ""
         raise InputError(
-            f"{out} {what} was made with other settings ({', '.join(different)}). Give the same settings, choose "
+            f"{out} {what} was made with other settings: {', '.join(different[:3])}{more}. Give the same settings, choose "
             "another --out, or remove that folder."
         )
+
+
+def _differences(name: str, before: Any, now: Any) -> list[str]:
+    """Return `field (... there, ... now)` for each field of a setting that differs."""
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict) and before.get("kind") == now.get("kind"):
+        return [part for key in now for part in _differences(f"{name}.{key}", before.get(key), now[key])]
+    if name == "inputs" and before is not None:
+        gone, new = ([given for given in a if given not in b] for a, b in ((before, now), (now, before)))
+        return [f"inputs ({_shown(gone or before)} there, {_shown(new or now)} now)"]
+    return [f"{name} ({_shown(before)} there, {_shown(now)} now)"]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a {value['kind']} to train" if "kind" in value else str(value)
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        rest = f" and {len(value) - 1} more" if len(value) > 1 else ""
+        return " ".join(f"{part:,} B" if isinstance(part, int) else str(part) for part in value[0]) + rest
+    if isinstance(value, str) and len(value) == 64:
+        return f"the trained {value[:12]}"
+    return str(value)
 
 
 def _names(sources: list[Source]) -> str:

@@ -53,12 +53,17 @@ class WordPiece:
     extra_special_tokens: tuple[str, ...] = ()
     """More special symbols, numbered after the five."""
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Which symbol plays which role."""
+        return {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+
     def train(self, texts: Iterable[str]) -> Tokenizer:
         """Learn a vocabulary from `texts`, which are held in memory meanwhile.
 
         Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the alphabet.
         """
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *self.extra_special_tokens]
+        special = [*self.roles.values(), *self.extra_special_tokens]
         _check_size(self.vocab_size, len(special), 0)
         texts = _listed(texts)
         raw = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -80,7 +85,7 @@ class WordPiece:
         _train(raw, trainer, texts, self.vocab_size, len(special))
         raw = _with_special_only(raw, special)
         raw.post_processor = bert_template(raw)
-        return Tokenizer(raw, {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"})
+        return Tokenizer(raw, self.roles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,18 +104,17 @@ class ByteLevelBPE:
     extra_special_tokens: tuple[str, ...] = ()
     """More special symbols, numbered after those of the layout."""
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Which symbol plays which role."""
+        return dict(_BPE_LAYOUTS[self.layout][1])
+
     def train(self, texts: Iterable[str]) -> Tokenizer:
         """Learn merges from `texts`.
 
         Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the 256 bytes.
         """
-        if self.layout == "gpt2":
-            special, roles = ["<|endoftext|>"], {"bos": "<|endoftext|>", "eos": "<|endoftext|>"}
-        else:
-            special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-            roles = {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>"}
-            roles |= {"unk": "<unk>", "mask": "<mask>"}
-        special += self.extra_special_tokens
+        special = [*_BPE_LAYOUTS[self.layout][0], *self.extra_special_tokens]
         _check_size(self.vocab_size, len(special), 256)
         raw = tokenizers.Tokenizer(models.BPE())
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=self.add_prefix_space)
@@ -126,7 +130,7 @@ class ByteLevelBPE:
         raw.post_processor = (
             roberta_template(raw) if self.layout == "roberta" else processors.ByteLevel(trim_offsets=False)
         )
-        return Tokenizer(raw, roles)
+        return Tokenizer(raw, self.roles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,13 +156,18 @@ class Unigram:
     extra_special_tokens: tuple[str, ...] = ()
     """More special symbols, numbered after those of the layout and before the sentinels."""
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Which symbol plays which role."""
+        return dict(_UNIGRAM_LAYOUTS[self.layout][1])
+
     def train(self, texts: Iterable[str]) -> Tokenizer:
         """Learn pieces and their probabilities from `texts`, which are held in memory meanwhile.
 
         Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the alphabet.
         """
-        special, roles = _UNIGRAM_LAYOUTS[self.layout]
-        special = [*special, *self.extra_special_tokens, *(f"<extra_id_{i}>" for i in range(self.num_sentinels))]
+        sentinels = [f"<extra_id_{i}>" for i in range(self.num_sentinels)]
+        special = [*_UNIGRAM_LAYOUTS[self.layout][0], *self.extra_special_tokens, *sentinels]
         _check_size(self.vocab_size, len(special), 0)
         texts = _listed(texts)
         raw = tokenizers.Tokenizer(models.Unigram())
@@ -171,7 +180,7 @@ class Unigram:
         trainer = trainers.UnigramTrainer(
             vocab_size=self.vocab_size,
             special_tokens=special,
-            unk_token=roles["unk"],
+            unk_token=self.roles["unk"],
             # So that "</s>" in a corpus can be spelled with ordinary pieces.
             initial_alphabet=sorted(set("".join(special))),
             show_progress=False,
@@ -179,11 +188,19 @@ class Unigram:
         _train(raw, trainer, texts, self.vocab_size, len(special))
         raw = _without_special_pieces(raw, special)
         raw.post_processor = _unigram_template(raw, self.layout)
-        return Tokenizer(raw, roles)
+        return Tokenizer(raw, self.roles)
 
 
 TokenizerSpec = WordPiece | ByteLevelBPE | Unigram
 
+# Special symbols in id order, and which of them plays which role.
+_BPE_LAYOUTS = {
+    "gpt2": (["<|endoftext|>"], {"bos": "<|endoftext|>", "eos": "<|endoftext|>"}),
+    "roberta": (
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"},
+    ),
+}
 _UNIGRAM_LAYOUTS = {
     "t5": (
         ["<pad>", "</s>", "<unk>", "<s>", "<mask>"],
@@ -198,6 +215,14 @@ _UNIGRAM_LAYOUTS = {
         {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
     ),
 }
+
+
+def layouts(spec: TokenizerSpec) -> list[TokenizerSpec]:
+    """Return `spec` in each layout of its kind, the one with the fewest special symbols first."""
+    if isinstance(spec, WordPiece):
+        return [spec]
+    known = _BPE_LAYOUTS if isinstance(spec, ByteLevelBPE) else _UNIGRAM_LAYOUTS
+    return [dataclasses.replace(spec, layout=name) for name in sorted(known, key=lambda name: len(known[name][0]))]
 
 
 def bert_normalizer(lowercase: bool, accents: str) -> normalizers.Normalizer:

@@ -8,6 +8,12 @@ from elision.errors import InputError
 
 ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
 
+# What to train for these symbols, in the options of `elision prepare`.
+_FRAME = "--tokenizer wordpiece, --tokenizer unigram --layout albert (or xlnet), or --tokenizer bpe --layout roberta"
+_END = "--tokenizer bpe, or --tokenizer unigram --layout t5 (or xlnet)"
+_ANY = "--tokenizer wordpiece, --tokenizer unigram, or --tokenizer bpe --layout roberta"
+KINDS_WITH = {"pad": _ANY, "unk": _ANY, "cls": _FRAME, "sep": _FRAME, "mask": _ANY, "bos": _END, "eos": _END}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Vocabulary:
@@ -36,7 +42,7 @@ class Vocabulary:
             have = ", ".join(name for name in ROLES if getattr(self, name) is not None) or "none"
             raise InputError(
                 f"The tokenizer has no {role!r} token (it has: {have}), which this recipe needs. "
-                f"Train one with `elision prepare --recipe NAME`, or name the token in tokenizer_config.json "
-                f"({role}_token)."
+                f"Train one that has it with `elision prepare --recipe NAME`, or with {KINDS_WITH[role]}. If it has "
+                f"one by another name, say so in its tokenizer_config.json ({role}_token)."
             )
         return value

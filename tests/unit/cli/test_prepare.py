@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from elision import atomic
+from elision import atomic, recipes
 from elision.cli import main
+from elision.cli.prepare import choose_tokenizer, needed_roles
 from elision.data.store import Store
 from elision.errors import InputError
 from elision.text.cleaning import Cleaning
 from elision.text.prepare import prepare, prepare_texts
-from elision.text.tokenizer import ByteLevelBPE, WordPiece
+from elision.text.tokenizer import ByteLevelBPE, Unigram, WordPiece
 
 
 def sentence(rng):
@@ -85,13 +87,22 @@ def test_an_unfinished_store_goes_on_only_with_the_same_settings(tmp_path, monke
     monkeypatch.undo()
     with pytest.raises(InputError, match="unfinished"):
         Store.open(out)
-    with pytest.raises(InputError, match=r"unfinished store that was made with other settings \(validation\)"):
+    with pytest.raises(InputError, match=r"unfinished store .*: validation \(0.02 there, 0.5 now\)"):
         prepare([str(text)], out, WordPiece(300), validation=0.5)
     assert prepare([str(text)], out, WordPiece(300)).split("train").num_documents > 90
     # The same again returns the finished store; anything else is refused.
     assert prepare([str(text)], out, WordPiece(300)).splits == ["train", "validation"]
-    with pytest.raises(InputError, match=r"already holds a store .*tokenizer"):
+    with pytest.raises(
+        InputError, match=r"already holds a store .*: tokenizer\.vocab_size \(300 there, 301 now\)\. Give"
+    ):
         prepare([str(text)], out, WordPiece(301))
+    with pytest.raises(InputError, match=r"tokenizer \(a WordPiece to train there, a ByteLevelBPE to train now\)"):
+        prepare([str(text)], out, ByteLevelBPE(301))
+    other = corpus(tmp_path / "other.txt", 101)
+    with pytest.raises(InputError, match=r"inputs \(.*text\.txt .* B there, .*other\.txt .* B now\)"):
+        prepare([str(other)], out, WordPiece(300))
+    # A refusal leaves the store as it was.
+    assert not (out / ".work").exists()
 
 
 def test_a_full_disk_is_reported_and_finished_shards_stay(tmp_path, monkeypatch):
@@ -146,7 +157,16 @@ def test_command_prints_counts_and_the_next_command(tmp_path, capsys):
     [
         (["--tokenizer", "bpe"], "There is nothing to read"),
         (["{text}"], "Which tokenizer"),
-        (["{text}", "--tokenizer", "bpe", "--recipe", "bert-tiny"], "either --recipe or --tokenizer"),
+        (["{text}", "--tokenizer", "x/y", "--recipe", "bert-tiny"], "leaves --recipe nothing to say"),
+        (["{text}", "--tokenizer", "wordpiece", "--recipe", "gpt2-tiny"], "gpt2-tiny needs the special symbols eos"),
+        (
+            ["{text}", "--tokenizer", "unigram", "--layout", "t5", "--recipe", "bert-tiny"],
+            "unigram with layout t5 has no cls and no sep. Leave out --layout",
+        ),
+        (["{text}", "--tokenizer", "wordpiece", "--layout", "t5"], "--layout t5 does not go with wordpiece"),
+        (["{text}", "--tokenizer", "bpe", "--layout", "t5"], "bpe, whose layouts are: gpt2, roberta"),
+        (["{text}", "--recipe", "gpt2-tiny", "--layout", "albert"], "bpe, whose layouts are: gpt2, roberta"),
+        (["{text}", "--tokenizer", "x/y", "--layout", "t5"], "only go with a tokenizer to train"),
         (["{text}", "--tokenizer", "{text}x"], "There is no tokenizer at"),
         (["{text}", "--tokenizer", "bpe", "--vocab-size", "100"], "vocab_size = 100"),
         (["{text}", "--tokenizer", "bpe", "--validation", "1.5"], "validation = 1.5"),
@@ -167,6 +187,73 @@ def test_bad_input_is_explained_without_a_traceback(tmp_path, capsys, arguments,
         given += ["--out", str(tmp_path / "store")]
     assert main(["prepare", *given]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_same_command_again_says_in_one_line_that_there_is_nothing_to_do(tmp_path, capsys):
+    text = corpus(tmp_path / "text.txt", 60)
+    command = ["prepare", str(text), "--out", str(tmp_path / "store"), "--tokenizer", "bpe", "--vocab-size", "300"]
+    assert main(command) == 0
+    before = hashes(tmp_path / "store")
+    capsys.readouterr()
+    started = time.monotonic()
+    assert main(command) == 0
+    assert time.monotonic() - started < 5
+    printed = capsys.readouterr().out
+    assert "holds this very store already" in printed
+    assert printed.count("\n") == 1
+    assert hashes(tmp_path / "store") == before
+    assert main([*command, "--validation", "0.3"]) == 2
+    assert "validation (0.02 there, 0.3 now)" in capsys.readouterr().err
+
+
+def test_paths_one_or_many_are_inputs_as_strings_are(tmp_path, monkeypatch):
+    text = corpus(tmp_path / "text.txt", 60)
+    monkeypatch.chdir(tmp_path)
+    prints = {
+        prepare(given, tmp_path / f"store-{i}", WordPiece(300)).split("train").num_tokens
+        for i, given in enumerate((text, str(text), [text], Path("text.txt"), (p for p in [text])))
+    }
+    assert len(prints) == 1
+    # A relative path and its name are one input; a path is never the name of a data set.
+    assert prepare("text.txt", tmp_path / "store-3", WordPiece(300)).manifest["settings"]["inputs"][0][0] == "text.txt"
+    with pytest.raises(InputError, match="There is no file or folder"):
+        prepare(Path("imdb"), tmp_path / "none", WordPiece(300))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "layout", "expected"),
+    [
+        (None, "unigram", None, Unigram()),
+        (None, "unigram", "albert", Unigram(layout="albert")),
+        (None, "bpe", "roberta", ByteLevelBPE(layout="roberta")),
+        ("bert-tiny", None, None, WordPiece(30522)),
+        ("bert-tiny", "wordpiece", None, WordPiece(30522)),
+        ("bert-tiny", "unigram", None, Unigram(30522, layout="albert", lowercase=True)),
+        ("bert-tiny", "unigram", "xlnet", Unigram(30522, layout="xlnet", lowercase=True)),
+        ("bert-tiny", "bpe", None, ByteLevelBPE(30522, layout="roberta")),
+        ("gpt2-tiny", "unigram", None, Unigram(50257, layout="t5")),
+        ("gpt2-tiny", None, "roberta", ByteLevelBPE(50257, layout="roberta")),
+    ],
+)
+def test_a_kind_beside_a_recipe_comes_in_a_layout_that_the_recipe_can_use(recipe, kind, layout, expected):
+    assert choose_tokenizer(recipe, kind, layout) == expected
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipes_own_tokenizer_has_the_symbols_it_needs(name):
+    recipe = recipes.get(name)
+    assert set(needed_roles(recipe)) <= set(recipe.tokenizer.roles)
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [("bert-tiny", "unigram"), ("bert-tiny", "bpe"), ("gpt2-tiny", "unigram")])
+def test_a_recipe_plans_and_hides_on_a_store_of_another_kind(tmp_path, recipe, kind):
+    text, out = corpus(tmp_path / "text.txt", 60), tmp_path / "store"
+    options = ["--recipe", recipe, "--tokenizer", kind, "--vocab-size", "400", "--out", str(out)]
+    assert main(["prepare", str(text), *options]) == 0
+    store, parts = Store.open(out), recipes.get(recipe)
+    vocabulary = store.tokenizer.vocabulary
+    parts.noise.check(vocabulary)
+    assert len(parts.segmenter.plan(store.split("train"), vocabulary, 0, parts.noise.lookahead)) > 0
 
 
 def test_a_trained_tokenizer_is_used_as_it_is(tmp_path):
@@ -193,4 +280,4 @@ def test_help_shows_each_example_on_a_line_of_its_own(capsys):
         main(["prepare", "--help"])
     lines = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
     assert "For example:" in lines
-    assert sum(line.startswith("elision prepare ") for line in lines) == 3
+    assert sum(line.startswith("elision prepare ") for line in lines) == 4
