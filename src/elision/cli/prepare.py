@@ -62,7 +62,8 @@ class Prepare:
     vocab_size: int | None = None
     """Number of symbols of the tokenizer to train."""
     case: Literal["fold", "keep"] | None = None
-    """Train a tokenizer that folds upper case into lower case or keeps it (wordpiece folds, unigram keeps)."""
+    """Train a tokenizer that folds upper case into lower case or keeps it (if not given: as the recipe says; without
+    a recipe wordpiece folds and unigram keeps)."""
     sample_megabytes: float = 100.0
     """At most this many million characters, spread over the corpus, train the tokenizer."""
     validation: float = 0.02

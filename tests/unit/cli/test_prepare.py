@@ -3,6 +3,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,10 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import tyro
 
 from elision import atomic, recipes
 from elision.cli import main
-from elision.cli.prepare import choose_tokenizer, needed_roles
+from elision.cli.prepare import Prepare, choose_tokenizer, needed_roles
 from elision.data.store import Store
 from elision.errors import InputError
 from elision.text.cleaning import Cleaning
@@ -237,6 +240,16 @@ def test_paths_one_or_many_are_inputs_as_strings_are(tmp_path, monkeypatch):
 )
 def test_a_kind_beside_a_recipe_comes_in_a_layout_that_the_recipe_can_use(recipe, kind, layout, expected):
     assert choose_tokenizer(recipe, kind, layout) == expected
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
+def test_the_prepare_commands_of_the_readme_choose_a_tokenizer(name):
+    text = (Path(__file__).parents[3] / name).read_text(encoding="utf-8")
+    commands = re.findall(r"^    (?:.*\| )?elision prepare (.*)$", text, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        options = tyro.cli(Prepare, args=shlex.split(command, comments=True))
+        assert choose_tokenizer(options.recipe, options.tokenizer, options.layout, options.vocab_size, options.case)
 
 
 @pytest.mark.parametrize("name", recipes.names())
