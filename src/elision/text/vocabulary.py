@@ -12,7 +12,7 @@ ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
 _FRAME = "--tokenizer wordpiece, --tokenizer unigram --layout albert (or xlnet), or --tokenizer bpe --layout roberta"
 _END = "--tokenizer bpe, or --tokenizer unigram --layout t5 (or xlnet)"
 _ANY = "--tokenizer wordpiece, --tokenizer unigram, or --tokenizer bpe --layout roberta"
-KINDS_WITH = {"pad": _ANY, "unk": _ANY, "cls": _FRAME, "sep": _FRAME, "mask": _ANY, "bos": _END, "eos": _END}
+KINDS_WITH = {"pad": _ANY, "unk": _ANY, "cls": _FRAME, "sep": _FRAME, "mask": _FRAME, "bos": _END, "eos": _END}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
