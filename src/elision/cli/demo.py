@@ -39,7 +39,7 @@ class Demo:
 
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("demo")
     """where everything is written"""
-    minutes: float = 4.0
+    minutes: float = 6.0
     """how long to pretrain"""
     size: Literal["tiny", "mini"] = "tiny"
     """which BERT"""

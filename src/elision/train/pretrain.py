@@ -6,7 +6,6 @@
 
 import copy
 import dataclasses
-import itertools
 import json
 import math
 import shlex
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
 # Fields of `train` that change what is logged and kept, but not a single weight: they may differ on resume.
 WATCHING = ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_every", "non_finite")
 
-CALIBRATION_STEPS = 6
+# Timing: at least so many steps after the warm-up, and at least so long, since a short burst runs faster than a run.
+CALIBRATION_WARMUP, CALIBRATION_STEPS, CALIBRATION_MAX_STEPS, CALIBRATION_SECONDS = 5, 6, 200, 8.0
 
 
 def prepare_run(
@@ -226,35 +226,40 @@ def _steps_for(run: Run) -> int:
     budget = parse_budget(run.train.budget)
     if budget.unit == "steps":
         return max(1, round(budget.amount))
-    sample = list(itertools.islice(run.data.stream(0, CALIBRATION_STEPS), CALIBRATION_STEPS))
+    if budget.unit == "seconds":
+        return _steps_in(run, budget.amount)
+    sample = list(run.data.stream(0, CALIBRATION_STEPS))
     if budget.unit == "tokens":
         return max(1, round(budget.amount / _mean(sum(batch.num_tokens for batch in step) for step in sample)))
-    if budget.unit == "flops":
-        return max(1, round(budget.amount / _mean(sum(run.model.num_flops(batch) for batch in step) for step in sample)))
+    return max(1, round(budget.amount / _mean(sum(run.model.num_flops(batch) for batch in step) for step in sample)))
+
+
+def _steps_in(run: Run, seconds: float) -> int:
+    """Return how many steps, with the run's evaluations, fit into a time, by timing a copy of the model."""
     trial = dataclasses.replace(run, model=copy.deepcopy(run.model).to(run.device))
     evaluations = 0.0
     if run.held_out is not None:
         started = time.monotonic()
         evaluate(trial, compute_dtype(run.train.precision, run.device))
         evaluations = 20 * (time.monotonic() - started)
-    if budget.amount < 2 * evaluations:
+    if seconds < 2 * evaluations:
         raise InputError(
             f"train.budget is {run.train.budget!r}, but its evaluations alone take about {evaluations:.0f} s: give more "
             f"time, or lower train.eval_examples (now {run.train.eval_examples})"
         )
-    return max(1, int((budget.amount - evaluations) / _seconds_per_step(trial, sample)))
+    return max(1, int((seconds - evaluations) / _seconds_per_step(trial)))
 
 
-def _seconds_per_step(run: Run, sample: list) -> float:
-    """Time a few updates of a model that is thrown away after; the first warms up and does not count."""
+def _seconds_per_step(run: Run) -> float:
+    """Time updates of a model that is thrown away after, with the loader at work beside it as in the run itself."""
     dtype = compute_dtype(run.train.precision, run.device)
     optimizer = run.train.optimizer.build(run.model)
     parameters = list(run.model.parameters())
     if wants_compilation(run.train, run.device):
         run.model.compile_blocks()
-    times = []
-    for update, microbatches in enumerate(sample, 1):
-        started = time.monotonic()
+    started = begun = time.monotonic()
+    counted = 0
+    for update, microbatches in enumerate(run.data.stream(0, CALIBRATION_MAX_STEPS), 1):
         for batch in microbatches:
             with autocast(run.device, dtype):
                 terms, _ = run.model(batch.to(run.device))
@@ -265,8 +270,14 @@ def _seconds_per_step(run: Run, sample: list) -> float:
         optimizer.zero_grad(set_to_none=True)
         # Fetching a number waits for the device.
         float(norm)
-        times.append(time.monotonic() - started)
-    return sorted(times[1:])[len(times[1:]) // 2]
+        now = time.monotonic()
+        if update == CALIBRATION_WARMUP:
+            # The first steps allocate, compile, and read what the loader built ahead.
+            started = now
+        counted = update - CALIBRATION_WARMUP
+        if counted >= CALIBRATION_STEPS and now - begun >= CALIBRATION_SECONDS:
+            break
+    return (time.monotonic() - started) / max(1, counted)
 
 
 def _mean(values: Iterator[float]) -> float:
