@@ -114,7 +114,9 @@ def fill_blanks(model: Loaded, split: Split, count: int, seed: int = 5) -> list[
         probability[torch.tensor(vocabulary.special)] = 0
         top = probability.topk(3)
         offers = tuple((tokenizer.decode([i]), p) for p, i in zip(top.values.tolist(), top.indices.tolist()))
-        before, truth, after = (tokenizer.decode(part) for part in (ids[:place], ids[place : place + 1], ids[place + 1 :]))
+        before, truth, after = (
+            tokenizer.decode(part) for part in (ids[:place], ids[place : place + 1], ids[place + 1 :])
+        )
         blanks.append(Blank(before, truth, after, offers))
         if len(blanks) == count:
             break
@@ -146,9 +148,7 @@ def compare(model: Path, out: Path, report: Callable[[str, int, float], None]) -
     majority = 0.0
     for seed in SEEDS:
         for name, from_scratch in (("pretrained", False), ("scratch", True)):
-            settings = FineTune(
-                epochs=12, learning_rate=1e-3, seed=seed, from_scratch=from_scratch, max_length=LENGTH
-            )
+            settings = FineTune(epochs=12, learning_rate=1e-3, seed=seed, from_scratch=from_scratch, max_length=LENGTH)
             result = finetune_classifier(loaded, train, valid, out / f"{name}-{seed}", settings)
             scores[name].append(result.metrics["accuracy"])
             majority = result.majority

@@ -74,7 +74,9 @@ class Recipe:
                     if sees == "causal"
                     else "a masked token is to be restored from both sides"
                 )
-                raise InputError(f"{what} needs backbone.visibility {sees!r}, not {self.backbone.visibility!r}: {because}")
+                raise InputError(
+                    f"{what} needs backbone.visibility {sees!r}, not {self.backbone.visibility!r}: {because}"
+                )
             labels = getattr(objective, "num_labels", 0)
             if labels and self.segmenter.num_labels != labels:
                 raise InputError(

@@ -18,7 +18,7 @@ from elision.errors import InputError
 from elision.recipe import Recipe
 from elision.train import loop
 from elision.train.checkpoint import find, read_index, read_weights
-from elision.train.loop import Interrupted, NonFiniteLoss, Progress, Run, fit
+from elision.train.loop import Interrupted, NonFiniteLoss, OutOfMemory, Progress, Run, fit
 from elision.train.metrics import read_metrics
 from elision.train.pretrain import prepare_run
 from tests import tiny
@@ -275,3 +275,46 @@ def test_weights_of_another_shape_are_refused_as_a_start(store_of: StoreOf, tmp_
     wider = small(feedforward_size=96)
     with pytest.raises(InputError, match=r"does not fit this recipe: .*feedforward.*expected"):
         prepare_run(wider, store_of(recipe), tmp_path / "second", init_from=tmp_path / "first")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes."),
+    ],
+    ids=["gpu", "python", "cpu"],
+)
+def test_too_little_memory_is_said_with_the_way_out_and_the_run_goes_on(
+    store_of: StoreOf, tmp_path: Path, error: Exception
+) -> None:
+    recipe = small()
+    run = prepare_run(recipe, store_of(recipe), tmp_path / "run")
+    forward, calls = run.model.forward, []
+
+    def exhausted(batch, carry=None):
+        calls.append(1)
+        if len(calls) > 8:
+            raise error
+        return forward(batch, carry)
+
+    run.model.forward = exhausted
+    with pytest.raises(OutOfMemory, match=r"set train\.microbatch_size to 4 \(now 8\)"):
+        fit(run)
+    assert read_index(tmp_path / "run")["last"] == "step-00000005"
+    again = prepare_run(small(microbatch_size=4), store_of(recipe), tmp_path / "run")
+    assert again.train.microbatch_size == 4
+    assert fit(again).step == 20
+
+
+def test_other_errors_keep_their_name(store_of: StoreOf, tmp_path: Path) -> None:
+    recipe = small()
+    run = prepare_run(recipe, store_of(recipe), tmp_path / "run")
+
+    def broken(batch, carry=None):
+        raise RuntimeError("a defect of ours")
+
+    run.model.forward = broken
+    with pytest.raises(RuntimeError, match="a defect of ours"):
+        fit(run)

@@ -183,7 +183,10 @@ def test_override_changes_fields_by_dotted_name() -> None:
     recipe = recipes.get("bert-tiny")
     changed = recipe.override({"train.steps": 7, "backbone.init.std": 0.05, "objectives.1.weight": 0.5})
     assert (changed.train.steps, changed.backbone.init.std, changed.objectives[1].weight) == (7, 0.05, 0.5)
-    assert changed.override({"train.steps": recipe.train.steps, "backbone.init.std": 0.02, "objectives.1.weight": 1.0}) == recipe
+    assert (
+        changed.override({"train.steps": recipe.train.steps, "backbone.init.std": 0.02, "objectives.1.weight": 1.0})
+        == recipe
+    )
 
 
 @pytest.mark.parametrize("name", ["train.stepps", "objectives.2.weight", "objectives.x", "name.length", "nothing"])

@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     name, rest = arguments[0], arguments[1:]
     try:
         if name not in COMMANDS:
-            raise InputError(f"There is no command {name!r}.{nearest(name, COMMANDS)} Run `elision --help` for the list.")
+            raise InputError(
+                f"There is no command {name!r}.{nearest(name, COMMANDS)} Run `elision --help` for the list."
+            )
         command = importlib.import_module(f"elision.cli.{name}_" if name == "import" else f"elision.cli.{name}")
         return command.main(rest) or 0
     except InputError as error:

@@ -60,7 +60,9 @@ def main(arguments: list[str]) -> int:
     )
 
     recipe = demo.demo_recipe(settings.minutes, settings.size)
-    _headline(screen, 2, f"Pretraining {recipe.name}: leave words out, learn to restore them ({settings.minutes:g} minutes)")
+    _headline(
+        screen, 2, f"Pretraining {recipe.name}: leave words out, learn to restore them ({settings.minutes:g} minutes)"
+    )
     chart = Chart(screen)
     run_folder = settings.out / "pretrained"
     with task("pretraining", unit="steps") as bar:

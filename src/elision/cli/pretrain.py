@@ -13,7 +13,7 @@ from elision.errors import InputError
 from elision.progress import console, duration, quantity, task
 from elision.recipe import Recipe
 from elision.train.checkpoint import State, find, read_index
-from elision.train.loop import Interrupted, NonFiniteLoss, Progress, Run, fit
+from elision.train.loop import Interrupted, NonFiniteLoss, OutOfMemory, Progress, Run, fit
 from elision.train.metrics import read_metrics
 from elision.train.precision import choose_device
 
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
         except Interrupted as interruption:
             console.print(f"[yellow]{interruption}[/]")
             return 128 + interruption.signal_number
-        except NonFiniteLoss as failure:
+        except (NonFiniteLoss, OutOfMemory) as failure:
             console.print(f"[red]elision pretrain: {failure}[/]")
             return 1
     summarise(run, state, settings.data)

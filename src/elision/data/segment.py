@@ -246,9 +246,7 @@ class ChunkPlan:
         is_separator[at[self._starts[first:last] >= begin]] = True
         inputs[is_separator] = self._separator
         # A token's place in the split is its place in the stream less the separators up to it.
-        inputs[~is_separator] = self._split.tokens(
-            begin - first - int(begin > self._starts[first]), end - last
-        )
+        inputs[~is_separator] = self._split.tokens(begin - first - int(begin > self._starts[first]), end - last)
         doc_ids = None
         if not self._settings.cross_documents:
             doc_ids = np.searchsorted(at, np.arange(end - begin), side="right").astype(np.int64)

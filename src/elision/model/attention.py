@@ -31,9 +31,7 @@ def attend_reference(
     return F.dropout(weight_BHQK, dropout) @ value_BHKC, weight_BHQK
 
 
-def attend(
-    query_BHQC: Tensor, key_BHKC: Tensor, value_BHKC: Tensor, visible: Visible, dropout: float = 0.0
-) -> Tensor:
+def attend(query_BHQC: Tensor, key_BHKC: Tensor, value_BHKC: Tensor, visible: Visible, dropout: float = 0.0) -> Tensor:
     """Return the mixed values [B, H, Q, C] by the fastest path there is.
 
     That is PyTorch's fused attention, but for dropout on a CPU, which its fused kernel there cannot do: it would hold

@@ -53,4 +53,3 @@ class Cache:
         """Keep the given rows in every layer."""
         for layer in self.layers:
             layer.reorder(rows)
-

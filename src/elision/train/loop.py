@@ -37,6 +37,20 @@ class NonFiniteLoss(RuntimeError):
         self.step, self.data_step = step, data_step
 
 
+class OutOfMemory(RuntimeError):
+    """A step did not fit into memory; says what to make smaller. The checkpoints are intact."""
+
+    def __init__(self, run: "Run"):
+        size = min(run.train.microbatch_size or run.train.batch_size, run.train.batch_size)
+        smaller = (
+            f"set train.microbatch_size to {max(1, size // 2)} (now {size})" if size > 1 else "use a smaller model"
+        )
+        super().__init__(
+            f"{run.device} has not enough memory for this step: {smaller} and start the same command again; it goes on "
+            f"from the last checkpoint. A smaller microbatch changes nothing but rounding and the draws of dropout"
+        )
+
+
 class Interrupted(RuntimeError):
     """The run was asked to stop (SIGTERM, SIGINT) and has saved its state."""
 
@@ -81,7 +95,7 @@ class Run:
 def fit(run: Run) -> checkpoint.State:
     """Train until `train.steps`, from the last checkpoint if there is one; returns where the run ended.
 
-    Raises: NonFiniteLoss, Interrupted (after saving), InputError for a checkpoint that is torn or does not fit, and
+    Raises: NonFiniteLoss, OutOfMemory, Interrupted (after saving), InputError for a checkpoint that is torn or does not fit, and
     OSError when a checkpoint cannot be written (the earlier ones stay).
     """
     while True:
@@ -91,6 +105,10 @@ def fit(run: Run) -> checkpoint.State:
             if run.train.non_finite != "skip":
                 raise
             _skip(run, failure)
+        except (RuntimeError, MemoryError) as error:
+            if _is_out_of_memory(error):
+                raise OutOfMemory(run) from error
+            raise
 
 
 def _fit_until_failure(run: Run) -> checkpoint.State:
@@ -237,6 +255,11 @@ def _means(pending: dict[str, list[float]], run: Run) -> dict[str, float]:
     if run.token_term in values:
         values["bits_per_byte"] = values[run.token_term] * run.bits_per_nat
     return values
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a CPU, PyTorch says it in words only.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _skip(run: Run, failure: NonFiniteLoss) -> None:

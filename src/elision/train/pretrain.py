@@ -1,7 +1,7 @@
 """From a recipe and a store to a run: what `elision pretrain` does, for Python.
 
-    run = prepare_run(recipes.get("bert-tiny"), Store.open("store"), Path("runs/bert-tiny"))
-    fit(run)
+run = prepare_run(recipes.get("bert-tiny"), Store.open("store"), Path("runs/bert-tiny"))
+fit(run)
 """
 
 import copy
@@ -35,8 +35,17 @@ from elision.train.settings import Train, parse_budget
 if TYPE_CHECKING:
     from elision.loaded import Loaded
 
-# Fields of `train` that change what is logged and kept, but not a single weight: they may differ on resume.
-WATCHING = ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_every", "non_finite")
+# Fields of `train` that may differ on resume: they change what is logged and kept, and how much memory a step takes (the
+# size of a microbatch changes rounding and the draws of dropout, nothing else).
+WATCHING = (
+    "microbatch_size",
+    "log_every",
+    "eval_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_every",
+    "non_finite",
+)
 
 # Timing: at least so many steps after the warm-up, and at least so long, since a short burst runs faster than a run.
 CALIBRATION_WARMUP, CALIBRATION_STEPS, CALIBRATION_MAX_STEPS, CALIBRATION_SECONDS = 5, 6, 200, 8.0
