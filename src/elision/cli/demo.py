@@ -18,6 +18,7 @@ from elision.cli.pretrain import View
 from elision.progress import console, duration, quantity, task
 from elision.tasks.evaluate import Evaluation
 from elision.train.loop import Progress, Run
+from elision.train.metrics import read_metrics
 
 BAR_WIDTH = 36
 
@@ -80,7 +81,7 @@ def main(arguments: list[str]) -> int:
     for blank in demo.fill_blanks(model, held_out, count=8):
         offers = ", ".join(f"{token} {probability:.0%}" for token, probability in blank.offers)
         line = Text(f"  {blank.before} ", style="dim")
-        line.append(blank.truth, style="bold green" if blank.offers[0][0] == blank.truth else "bold yellow")
+        line.append(f"[{blank.truth}]", style="bold green" if blank.offers[0][0] == blank.truth else "bold yellow")
         line.append(f" {blank.after}\n")
         line.append(f"      {offers}", style="cyan")
         screen.print(line)
@@ -142,21 +143,24 @@ class Chart:
         for name, value in bits.items():
             label = "before training" if name == "model" else f"{name} baseline"
             self._line(label, value, "dim" if name == "model" else "yellow")
+        for line in read_metrics(run.folder):
+            if line["split"] == "validation":
+                self._evaluated(line["step"], line["bits_per_byte"])
 
     def report(self, progress: Progress) -> None:
         """Print one evaluation."""
         if progress.split != "validation":
             self.view.report(progress)
             return
-        value = progress.values["bits_per_byte"]
+        self._evaluated(progress.step, progress.values["bits_per_byte"])
+
+    def _evaluated(self, step: int, value: float) -> None:
         below = [name for name, level in self.levels.items() if value < level]
         note = f"below {' and '.join(below)}" if below else ""
-        self._line(f"step {progress.step:,}", value, "green" if len(below) == len(self.levels) else "cyan", note)
+        self._line(f"step {step:,}", value, "green" if len(below) == len(self.levels) else "cyan", note)
 
     def conclude(self, run_folder: Path) -> None:
         """Say how it ended."""
-        from elision.train.metrics import read_metrics
-
         lines = [line for line in read_metrics(run_folder) if line["split"] == "validation"]
         best = min(lines, key=lambda line: line["bits_per_byte"])
         self.screen.print(
