@@ -22,6 +22,7 @@ from elision.text.docstrings import parse, source_files
 from elision.text.prepare import prepare
 from elision.text.readers import Document, TextsSource
 from elision.text.vocabulary import Vocabulary
+from elision.train.pretrain import loader_of
 
 Lengths = Literal["full", "real"]
 
@@ -52,16 +53,7 @@ def store_for(recipe: Recipe, folder: Path) -> Store:
 
 def loader_for(recipe: Recipe, store: Store, rows: int) -> Loader:
     """Return the loader that `elision pretrain` would use, with steps of `rows` examples."""
-    vocabulary = store.tokenizer.vocabulary
-    return Loader(
-        plan=recipe.segmenter.plan(store.split("train"), vocabulary, recipe.train.seed, recipe.noise.lookahead),
-        noise=recipe.noise,
-        vocabulary=vocabulary,
-        seed=recipe.train.seed,
-        batch_size=rows,
-        microbatch_size=rows,
-        row_length=recipe.segmenter.max_length,
-    )
+    return loader_of(recipe, store.split("train"), store.tokenizer.vocabulary, rows)
 
 
 def works(recipe: Recipe, store: Store | None, lengths: Lengths, rows: int, count: int) -> list[Work]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from elision.data.segment import Chunks, SentencePairs
 from elision.data.shards import SHARD_TOKENS
 from elision.data.store import MANIFEST, Store
 from elision.errors import InputError
@@ -149,15 +148,7 @@ def choose_tokenizer(
 
 def needed_roles(recipe: "Recipe") -> list[str]:
     """Return which special symbols the tokenizer of a store must have for the recipe to be trained on it."""
-    match recipe.segmenter:
-        case SentencePairs():
-            needed = {"cls", "sep"}
-        case Chunks():
-            needed = {"eos"}
-        case _:
-            needed = set(recipe.tokenizer.roles) - {"pad", "unk"}
-    if recipe.noise.restores == "masked":
-        needed.add("mask")
+    needed = recipe.segmenter.needs_roles | recipe.noise.needs_roles
     return [role for role in ROLES if role in needed]
 
 

@@ -94,6 +94,7 @@ class TokenMask:
     random_share: float = 0.1
     """share of the targets that become a random token; the rest stay as they are"""
 
+    needs_roles: ClassVar[frozenset[str]] = frozenset({"mask"})
     restores: ClassVar[str] = "masked"
     lookahead: ClassVar[int] = 0
 
@@ -141,6 +142,7 @@ class NextToken:
     A worked example: 10 11 12 13 14 becomes inputs 10 11 12 13, targets 11 12 13 14.
     """
 
+    needs_roles: ClassVar[frozenset[str]] = frozenset()
     restores: ClassVar[str] = "next"
     lookahead: ClassVar[int] = 1
 

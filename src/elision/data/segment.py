@@ -54,6 +54,7 @@ class SentencePairs:
     passes: int = 10
     """how many times an epoch goes over the text, with other draws each time (`dupe_factor` of the released code)"""
 
+    needs_roles: ClassVar[frozenset[str]] = frozenset({"cls", "sep"})
     num_labels: ClassVar[int] = 2
     num_types: ClassVar[int] = 2
 
@@ -208,6 +209,7 @@ class Chunks:
     cross_documents: bool = True
     """whether a token may see earlier documents of its chunk"""
 
+    needs_roles: ClassVar[frozenset[str]] = frozenset({"eos"})
     num_labels: ClassVar[int] = 0
     num_types: ClassVar[int] = 0
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from elision.data.batch import Batch
-from elision.data.loader import Loader
 from elision.data.store import Store
 from elision.errors import InputError
 from elision.loaded import Loaded
@@ -20,6 +19,7 @@ from elision.objectives import NextSentence
 from elision.objectives.token_prediction import TokenPrediction
 from elision.tasks.baselines import UNKNOWN, NgramModel
 from elision.train.precision import autocast, compute_dtype
+from elision.train.pretrain import loader_of
 
 EXAMPLES_PER_BATCH = 32
 
@@ -80,15 +80,7 @@ def evaluate_model(
     recipe, vocabulary = loaded.recipe, store.tokenizer.vocabulary
     part = store.split(split)
     recipe.noise.check(vocabulary)
-    loader = Loader(
-        plan=recipe.segmenter.plan(part, vocabulary, recipe.train.seed, recipe.noise.lookahead),
-        noise=recipe.noise,
-        vocabulary=vocabulary,
-        seed=recipe.train.seed,
-        batch_size=EXAMPLES_PER_BATCH,
-        microbatch_size=EXAMPLES_PER_BATCH,
-        row_length=recipe.segmenter.max_length,
-    )
+    loader = loader_of(recipe, part, vocabulary, EXAMPLES_PER_BATCH)
     num_examples = min(num_examples, len(loader.plan))
     places = _Places()
     with torch.no_grad():

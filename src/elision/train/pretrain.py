@@ -70,13 +70,17 @@ def prepare_run(
     recipe.noise.check(vocabulary)
     train = recipe.train
     # A GPU copies from page-locked memory while it computes.
-    pinned = device.type == "cuda"
-    data = _loader(recipe, store.split("train"), vocabulary, train.batch_size, pinned)
+    layout = {
+        "microbatch_size": train.microbatch_size,
+        "packing": train.packing,
+        "pin_memory": device.type == "cuda",
+    }
+    data = loader_of(recipe, store.split("train"), vocabulary, train.batch_size, **layout)
     held_out = None
     validation = None
     if "validation" in store.splits:
         validation = store.split("validation")
-        held_out = _loader(recipe, validation, vocabulary, train.microbatch_size or train.batch_size, pinned)
+        held_out = loader_of(recipe, validation, vocabulary, train.microbatch_size or train.batch_size, **layout)
     earlier = _earlier(folder, recipe, store)
     source = _source(init_from, store) if init_from is not None and earlier is None else None
     # A token table may have more rows than the tokenizer has symbols (padded to a round number): keep them all.
@@ -107,17 +111,26 @@ def prepare_run(
     return run
 
 
-def _loader(recipe: Recipe, split: Split, vocabulary: Vocabulary, batch_size: int, pin_memory: bool) -> Loader:
-    train = recipe.train
+def loader_of(
+    recipe: Recipe,
+    split: Split,
+    vocabulary: Vocabulary,
+    batch_size: int,
+    *,
+    microbatch_size: int | None = None,
+    packing: bool = True,
+    pin_memory: bool = False,
+) -> Loader:
+    """Return the loader that deals out a split as the recipe's segmenter and noise make examples of it."""
     return Loader(
-        plan=recipe.segmenter.plan(split, vocabulary, train.seed, recipe.noise.lookahead),
+        plan=recipe.segmenter.plan(split, vocabulary, recipe.train.seed, recipe.noise.lookahead),
         noise=recipe.noise,
         vocabulary=vocabulary,
-        seed=train.seed,
+        seed=recipe.train.seed,
         batch_size=batch_size,
-        microbatch_size=min(train.microbatch_size or batch_size, batch_size),
+        microbatch_size=min(microbatch_size or batch_size, batch_size),
         row_length=recipe.segmenter.max_length,
-        packing=train.packing,
+        packing=packing,
         pin_memory=pin_memory,
     )
 
