@@ -131,7 +131,7 @@ def _generate(
 @torch.inference_mode()
 def _next_logits(model: LanguageModel, new: list[int], cache: Cache) -> Tensor:
     """Read the new tokens into the cache; returns the scores [V] of what follows them."""
-    inputs_BT = torch.tensor([new], device=model.backbone.tokens.weight.device)
+    inputs_BT = torch.tensor([new], device=model.backbone.embeddings.tokens.weight.device)
     hidden_BTD = model.backbone.continue_with(inputs_BT, cache)
     return model.vocabulary_logits(hidden_BTD[0, -1])
 

@@ -59,14 +59,14 @@ def load(
         tokenizer, error, notes = imported.tokenizer, imported.tokenizer_error, imported.notes
     else:
         raise InputError(_what_is_there(path))
-    stored = tensors["backbone.tokens.weight"].dtype
+    stored = tensors["backbone.embeddings.tokens.weight"].dtype
     if dtype == "stored":
         dtype = stored
     elif dtype is None:
         dtype = torch.promote_types(stored, torch.float32)
     with torch.device("meta"):
         objectives = recipe.objectives if task is None else (task.objective,)
-        model = LanguageModel(recipe.backbone, objectives, tensors["backbone.tokens.weight"].shape[0])
+        model = LanguageModel(recipe.backbone, objectives, tensors["backbone.embeddings.tokens.weight"].shape[0])
     model = model.to(dtype).to_empty(device=device)
     assert {name for name, _ in model.named_buffers()} <= model.state_dict().keys(), "a buffer would stay unset"
     checkpoint.load_into(model, tensors, folder)
@@ -108,7 +108,7 @@ class Loaded:
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self.model.backbone.tokens.weight.device
+        return self.model.backbone.embeddings.tokens.weight.device
 
     def logits(
         self,
@@ -194,7 +194,7 @@ class Loaded:
         backbone = self.model.backbone
         inputs_BT = _rows(ids, "ids", None, backbone.vocab_size, "the vocabulary")
         rows, length = shape = inputs_BT.shape
-        backbone.settings.positions.check_length(length)
+        backbone.settings.check_length(length)
         seen_BTT = None
         real_BT = torch.ones(shape, dtype=torch.bool)
         if visible is not None:

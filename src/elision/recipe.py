@@ -14,7 +14,7 @@ from elision.atomic import write_json
 from elision.data.noise import Noise
 from elision.data.segment import Segmenter
 from elision.errors import InputError, nearest
-from elision.model.transformer import Backbone
+from elision.model.backbones import Backbone
 from elision.objectives import AnyObjective
 from elision.text.tokenizer import TokenizerSpec
 from elision.train.settings import Train
@@ -42,7 +42,7 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, saying why."""
         length, room = self.segmenter.max_length, self.backbone.max_length
-        if length > room:
+        if room is not None and length > room:
             raise InputError(
                 f"segmenter.max_length is {length}, but backbone.positions.num_positions is {room}: an example would "
                 f"be longer than the position table. Lower the first or raise the second"

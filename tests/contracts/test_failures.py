@@ -114,7 +114,7 @@ def test_a_gradient_that_is_not_finite_is_caught_too(store_of: StoreOf, tmp_path
         calls.append(1)
         return gradient * float("nan") if len(calls) == 3 else gradient
 
-    run.model.backbone.positions.table.weight.register_hook(spoil)
+    run.model.backbone.embeddings.positions.table.weight.register_hook(spoil)
     with pytest.raises(NonFiniteLoss, match="grad_norm is nan at step 2"):
         fit(run)
 

@@ -88,7 +88,7 @@ def export_class(recipe: Recipe) -> str | None:
     from elision.export import families
 
     try:
-        family = families.of_backbone(recipe.backbone)
+        family = families.of_recipe(recipe, tuple(objective.name for objective in recipe.objectives))
     except InputError:
         return None
     return family.ARCHITECTURES.get(tuple(objective.name for objective in recipe.objectives))

@@ -19,7 +19,8 @@ class Batch:
     """Examples laid into rows: several to a row when packed, never visible to each other.
 
     Tensors: inputs, positions, doc_ids [B, T] (doc id 0 = empty place, ids count documents within a row from 1, and
-    positions restart with each); type_ids [B, T] or None; targets [B, T], -100 where there is none. target_at [N] and
+    positions restart with each); type_ids, languages [B, T] or None; order [B, T] or None, the place of each token in a
+    permutation; targets [B, T], -100 where there is none. target_at [N] and
     summary_at [E] are indices into the flattened B * T places: where a target is, and where the state lies that stands
     for an example. labels [E], int64 classes or float32 scores, or None.
 
@@ -27,7 +28,10 @@ class Batch:
     that is most of them. A model whose objectives read nothing else may leave the other places' last layer out.
 
     Counts known without asking the device: num_targets, num_examples, num_tokens (places that hold a token).
-    `whole_rows`: every row is exactly one document without empty places, so attention needs no document mask.
+    boundaries [P, 3] or None: for every token of a span that its boundary tokens are to restore, the places (of the
+    flattened B * T) of the token, of the boundary on its left and of that on its right. `causal`: no token may see what
+    follows it, whatever the backbone allows. `whole_rows`: every row is exactly one document without empty places, so
+    attention needs no document mask.
     `examples`: where each example came from, in the order of summary_at.
     """
 
@@ -38,11 +42,15 @@ class Batch:
     target_at: Tensor
     summary_at: Tensor
     type_ids: Tensor | None = None
+    languages: Tensor | None = None
+    order: Tensor | None = None
+    boundaries: Tensor | None = None
     labels: Tensor | None = None
     needed_at: Tensor | None = None
     num_targets: int = 0
     num_examples: int = 0
     num_tokens: int = 0
+    causal: bool = False
     whole_rows: bool = False
     examples: tuple[int, ...] = ()
 
@@ -108,6 +116,7 @@ def collate(
     pad_id: int,
     row_length: int | None = None,
     packing: bool = True,
+    causal: bool = False,
     sources: Sequence[int] = (),
 ) -> Batch:
     """Lay examples into a batch: packed into rows of `row_length`, or one to a row, padded to the longest.
@@ -126,8 +135,14 @@ def collate(
     positions = np.zeros(shape, np.int64)
     doc_ids = np.zeros(shape, np.int64)
     targets = np.full(shape, NO_TARGET, np.int64)
-    type_ids = np.zeros(shape, np.int64) if examples[0].type_ids is not None else None
-    summary_at, order = [], []
+    # What only some systems have, by name.
+    others = {
+        name: np.zeros(shape, np.int64)
+        for name in ("type_ids", "languages", "order")
+        if getattr(examples[0], name) is not None
+    }
+    boundaries: list[np.ndarray] = []
+    summary_at, chosen = [], []
     for row, members in enumerate(rows):
         at, num_documents = 0, 0
         for index in members:
@@ -141,19 +156,25 @@ def collate(
                 positions[row, at:end] = _restarting(example.doc_ids)
                 doc_ids[row, at:end] = num_documents + example.doc_ids
                 num_documents += int(example.doc_ids.max())
+            if example.positions is not None:
+                positions[row, at:end] = example.positions
             if example.targets is not None:
                 targets[row, at:end] = example.targets
-            if type_ids is not None:
-                type_ids[row, at:end] = example.type_ids
+            for name, table in others.items():
+                table[row, at:end] = getattr(example, name)
+            if example.spans is not None:
+                boundaries.append(row * width + at + _boundaries(example.spans))
             summary_at.append(row * width + at + example.summary)
-            order.append(index)
+            chosen.append(index)
             at = end
     target_at = np.flatnonzero(targets.reshape(-1) != NO_TARGET)
     needed_at, labels = target_at, None
     if examples[0].label is not None:
-        values = [examples[index].label for index in order]
+        values = [examples[index].label for index in chosen]
         labels = torch.tensor(values, dtype=torch.float32 if isinstance(values[0], float) else torch.int64)
         needed_at = np.union1d(target_at, summary_at)
+    if boundaries:
+        needed_at = np.union1d(needed_at, np.concatenate(boundaries))
     return Batch(
         inputs=torch.from_numpy(inputs),
         positions=torch.from_numpy(positions),
@@ -161,15 +182,25 @@ def collate(
         targets=torch.from_numpy(targets),
         target_at=torch.from_numpy(target_at),
         summary_at=torch.tensor(summary_at, dtype=torch.int64),
-        type_ids=None if type_ids is None else torch.from_numpy(type_ids),
+        **{name: torch.from_numpy(table) for name, table in others.items()},
+        boundaries=torch.from_numpy(np.concatenate(boundaries)) if boundaries else None,
         labels=labels,
         needed_at=torch.from_numpy(needed_at) if 2 * len(needed_at) < inputs.size else None,
         num_targets=len(target_at),
         num_examples=len(examples),
         num_tokens=sum(lengths),
         whole_rows=bool((doc_ids == 1).all()),
-        examples=tuple(sources[index] for index in order) if sources else tuple(order),
+        causal=causal,
+        examples=tuple(sources[index] for index in chosen) if sources else tuple(chosen),
     )
+
+
+def _boundaries(spans: np.ndarray) -> np.ndarray:
+    """Return [P, 3]: each place inside a span, the place before the span and the place after it."""
+    begin, end = spans.astype(np.int64).T
+    sizes = end - begin
+    inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(begin, sizes)
+    return np.stack([inside, np.repeat(begin - 1, sizes), np.repeat(end, sizes)], 1)
 
 
 def _restarting(doc_ids: np.ndarray) -> np.ndarray:

@@ -13,15 +13,23 @@ class Example:
 
     inputs: int64 [n], the token ids. special: bool [n], True at symbols that frame the text ([CLS], [SEP]).
     type_ids: int64 [n] or None, which segment a token belongs to. doc_ids: int64 [n] or None, counted from 1, when one
-    example holds several documents that must not see each other. targets: int64 [n], `NO_TARGET` where nothing is to
-    be restored; None until a noise has set them. label: what is to be said of the whole example (next-sentence label,
-    class, score). summary: the index of the token whose state stands for the whole.
+    example holds several documents that must not see each other. positions: int64 [n] or None, where they do not count
+    from 0 (the second side of a translation). languages: int64 [n] or None, numbers of languages. order: int64 [n] or
+    None, the place of each token in a permutation (XLNet; see `PermutationMask`). spans: int64 [s, 2] or None, begin and
+    end (exclusive) of stretches that were left out as a whole and whose boundary tokens are to restore them. targets:
+    int64 [n], `NO_TARGET` where nothing is to be restored; None until a noise has set them. label: what is to be said of
+    the whole example (next-sentence label, class, score). summary: the index of the token whose state stands for the
+    whole.
     """
 
     inputs: np.ndarray
     special: np.ndarray
     type_ids: np.ndarray | None = None
     doc_ids: np.ndarray | None = None
+    positions: np.ndarray | None = None
+    languages: np.ndarray | None = None
+    order: np.ndarray | None = None
+    spans: np.ndarray | None = None
     targets: np.ndarray | None = None
     label: int | float | None = None
     summary: int = 0

@@ -21,6 +21,9 @@ class Loader:
     turn (rank r takes every num_ranks-th) and cut into microbatches of `microbatch_size`; each is packed on its own.
     Which examples a step reads, and the noise on each, therefore depend neither on the number of ranks nor on the
     size of a microbatch, and packing only changes where in a row an example lies.
+
+    A contiguous plan (`plan.contiguous`: memories, LSTM states) is not shuffled: its examples are cut into batch_size
+    streams, and row r of step s + 1 continues row r of step s; at its end a stream goes on with the next one's start.
     """
 
     plan: Plan
@@ -32,12 +35,16 @@ class Loader:
     row_length: int
     packing: bool = True
     pin_memory: bool = False
+    causal: bool = False
     rank: int = 0
     num_ranks: int = 1
 
     def examples_of(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (epochs, indices), int64 [batch_size / num_ranks] each: what this rank reads at `step`."""
-        places = step * self.batch_size + np.arange(self.rank, self.batch_size, self.num_ranks)
+        mine = np.arange(self.rank, self.batch_size, self.num_ranks)
+        if self.plan.contiguous:
+            return np.divmod(mine * self._stream_length(self.batch_size) + step, len(self.plan))
+        places = step * self.batch_size + mine
         epochs, within = np.divmod(places, len(self.plan))
         indices = np.empty_like(within)
         for epoch in np.unique(epochs):
@@ -56,10 +63,20 @@ class Loader:
     def in_order(self, num_examples: int) -> Iterator[Batch]:
         """Yield the first examples of a fixed shuffled order, with fixed noise: the same every time (evaluation)."""
         count = min(num_examples, len(self.plan))
+        if self.plan.contiguous:
+            rows = min(self.microbatch_size, count)
+            for step in range(max(1, min(count // rows, self._stream_length(rows)))):
+                chosen = np.arange(rows) * self._stream_length(rows) + step
+                yield self._build(np.zeros_like(chosen), chosen)
+            return
         indices = shuffled(np.arange(count), len(self.plan), self.seed, "fixed")
         for start in range(0, count, self.microbatch_size):
             chosen = indices[start : start + self.microbatch_size]
             yield self._build(np.zeros_like(chosen), chosen)
+
+    def _stream_length(self, num_rows: int) -> int:
+        """Return how many examples each of the rows of a contiguous plan reads before it comes to the next one's."""
+        return max(1, len(self.plan) // num_rows)
 
     def stream(self, first: int, last: int, skipped: frozenset[int] = frozenset()) -> Iterator[list[Batch]]:
         """Yield the microbatches of steps first ... last - 1; step n reads the n-th data step that is not skipped.
@@ -87,7 +104,12 @@ class Loader:
             examples.append(self.noise(self.plan.example(index), self.vocabulary, rng))
         pad_id = self.vocabulary.pad if self.vocabulary.pad is not None else 0
         batch = collate(
-            examples, pad_id=pad_id, row_length=self.row_length, packing=self.packing, sources=indices.tolist()
+            examples,
+            pad_id=pad_id,
+            row_length=self.row_length,
+            packing=self.packing and not self.plan.contiguous,
+            causal=self.causal,
+            sources=indices.tolist(),
         )
         return batch.pin_memory() if self.pin_memory else batch
 

@@ -55,9 +55,11 @@ _LAYER = [
     *module("backbone.blocks.{n}.norm_after_feedforward", "bert.encoder.layer.{n}.output.LayerNorm"),
 ]
 
-_TYPES = tensor("backbone.types.weight", "bert.embeddings.token_type_embeddings.weight")
+_TYPES = tensor("backbone.embeddings.types.weight", "bert.embeddings.token_type_embeddings.weight")
 
 _POOLER = module("backbone.pooler", "bert.pooler.dense")
+
+_CLASSIFIER_DENSE = module("heads.classification.dense", "bert.pooler.dense")
 
 _HEADS: dict[str, list[Entry]] = {
     "mlm": [
@@ -74,12 +76,14 @@ def key_map(backbone: Transformer, heads: tuple[str, ...]) -> KeyMap:
     """Return the table for these settings and these heads."""
     return KeyMap(
         [
-            *tensor("backbone.tokens.weight", TOKEN_TABLE),
-            *tensor("backbone.positions.table.weight", "bert.embeddings.position_embeddings.weight"),
+            *tensor("backbone.embeddings.tokens.weight", TOKEN_TABLE),
+            *tensor("backbone.embeddings.positions.table.weight", "bert.embeddings.position_embeddings.weight"),
             *(_TYPES if backbone.num_types else []),
-            *module("backbone.embedding_norm", "bert.embeddings.LayerNorm"),
+            *module("backbone.embeddings.norm", "bert.embeddings.LayerNorm"),
             *each_layer(backbone.num_layers, _LAYER),
             *(_POOLER if backbone.pooler else []),
+            # Their pooler is where a classifier over a model that was trained without one has its dense layer.
+            *(_CLASSIFIER_DENSE if "classification" in heads and not backbone.pooler else []),
             *(entry for head in heads for entry in _HEADS[head]),
         ]
     )
@@ -159,6 +163,11 @@ def read_recipe(name: str, backbone: Transformer, heads: tuple[str, ...]) -> Rec
         segmenter, wants_pairs = Chunks(max_length=length, cross_documents=False), False
     objectives = (MaskedLM(), NextSentence()) if wants_pairs else (MaskedLM(),)
     return dataclasses.replace(base, name=name, segmenter=segmenter, backbone=backbone, objectives=objectives)
+
+
+def fits(recipe: Recipe, heads: tuple[str, ...]) -> bool:
+    """Tell whether this is the layout for such a model: every bidirectional one that has none of its own."""
+    return recipe.backbone.visibility == "bidirectional"
 
 
 def check(backbone: Transformer) -> None:

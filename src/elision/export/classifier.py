@@ -6,7 +6,7 @@ import tokenizers
 from tokenizers import processors
 from torch import Tensor
 
-from elision.model.transformer import Backbone
+from elision.model.backbones import Backbone
 from elision.tasks.labelled import Task
 from elision.text.tokenizer import Tokenizer
 

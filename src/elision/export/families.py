@@ -5,9 +5,10 @@ from types import ModuleType
 from elision.errors import InputError
 from elision.export import bert, gpt2
 from elision.export.config import Config
-from elision.model.transformer import Backbone
+from elision.recipe import Recipe
 
-FAMILIES = (bert, gpt2)
+# The particular before the general: `fits` of the last ones takes what no other wants.
+FAMILIES = (gpt2, bert)
 
 
 def of_config(config: Config) -> ModuleType:
@@ -20,8 +21,11 @@ def of_config(config: Config) -> ModuleType:
     raise InputError(f"{config.path}: model_type is {given!r}; the families that can be read are: {known}")
 
 
-def of_backbone(backbone: Backbone) -> ModuleType:
-    """Return the family that a model is exported as. Raises: InputError when a setting has no counterpart there."""
-    family = gpt2 if backbone.visibility == "causal" else bert
-    family.check(backbone)
+def of_recipe(recipe: Recipe, heads: tuple[str, ...]) -> ModuleType:
+    """Return the family that a model with these heads is exported as: the first that it fits.
+
+    Raises: InputError when a setting has no counterpart there.
+    """
+    family = next(family for family in FAMILIES if family.fits(recipe, heads))
+    family.check(recipe.backbone)
     return family

@@ -52,8 +52,8 @@ def key_map(backbone: Transformer, heads: tuple[str, ...]) -> KeyMap:
     """Return the table for these settings and these heads."""
     return KeyMap(
         [
-            *tensor("backbone.tokens.weight", TOKEN_TABLE),
-            *tensor("backbone.positions.table.weight", "transformer.wpe.weight"),
+            *tensor("backbone.embeddings.tokens.weight", TOKEN_TABLE),
+            *tensor("backbone.embeddings.positions.table.weight", "transformer.wpe.weight"),
             *each_layer(backbone.num_layers, _LAYER),
             *module("backbone.final_norm", "transformer.ln_f"),
             *(entry for head in heads for entry in _HEADS[head]),
@@ -122,6 +122,11 @@ def read_recipe(name: str, backbone: Transformer, heads: tuple[str, ...]) -> Rec
     base = recipes.get("gpt2-small")
     segmenter = dataclasses.replace(base.segmenter, max_length=min(base.segmenter.max_length, backbone.max_length))
     return dataclasses.replace(base, name=name, segmenter=segmenter, backbone=backbone)
+
+
+def fits(recipe: Recipe, heads: tuple[str, ...]) -> bool:
+    """Tell whether this is the layout for such a model: every causal one that has none of its own."""
+    return recipe.backbone.visibility == "causal"
 
 
 def check(backbone: Transformer) -> None:

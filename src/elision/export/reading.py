@@ -58,7 +58,7 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
         model = LanguageModel(backbone, recipe.objectives, config.count("vocab_size"))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     ours = table.to_ours({name: tensors[name] for name in names - set(others)}, shapes, str(folder))
-    ours |= _new_heads(model, kept, ours["backbone.tokens.weight"].dtype, config)
+    ours |= _new_heads(model, kept, ours["backbone.embeddings.tokens.weight"].dtype, config)
     found, error = _tokenizer(folder if tokenizer is None else tokenizer)
     vocab_size = model.backbone.vocab_size
     if found is not None:

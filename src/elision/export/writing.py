@@ -53,8 +53,8 @@ def write_folder(
     """
     out = Path(out)
     backbone, tokenizer, task = loaded.recipe.backbone, loaded.tokenizer, loaded.task
-    family = families.of_backbone(backbone)
     heads = tuple(objective.name for objective in loaded.model.objectives)
+    family = families.of_recipe(loaded.recipe, heads)
     if heads not in family.ARCHITECTURES:
         known = " or ".join(" + ".join(names) for names in family.ARCHITECTURES)
         raise InputError(

@@ -33,13 +33,13 @@ class VocabularyHead(nn.Module):
 
 
 class MaskedHead(VocabularyHead):
-    """BERT's head: dense, activation and layer norm before the tied table and its bias."""
+    """BERT's head: dense (to the width of the token table), activation and layer norm before the table and its bias."""
 
-    def __init__(self, vocab_size: int, hidden_size: int, activation: nn.Module, norm_eps: float):
+    def __init__(self, vocab_size: int, hidden_size: int, table_width: int, activation: nn.Module, norm_eps: float):
         super().__init__(vocab_size, bias=True)
-        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.dense = nn.Linear(hidden_size, table_width)
         self.activation = activation
-        self.norm = nn.LayerNorm(hidden_size, eps=norm_eps)
+        self.norm = nn.LayerNorm(table_width, eps=norm_eps)
 
     def logits(self, hidden_ND: Tensor, table_VD: Tensor) -> Tensor:
         """Return [..., V] for [..., D]."""
@@ -55,7 +55,8 @@ class MaskedHead(VocabularyHead):
 
     def num_flops(self, num_places: int, width: int, vocab_size: int) -> float:
         """Return the floating-point operations of a forward pass."""
-        return super().num_flops(num_places, width, vocab_size) + 2.0 * num_places * width * width
+        table_width = self.dense.out_features
+        return super().num_flops(num_places, table_width, vocab_size) + 2.0 * num_places * width * table_width
 
 
 def cross_entropy_sum(hidden_ND: Tensor, table_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class NormalInit:
                     if child.bias is not None:
                         child.bias.zero_()
                 elif isinstance(child, nn.Embedding):
-                    position = self.position_std is not None and name.startswith("positions")
+                    position = self.position_std is not None and name.startswith("embeddings.positions")
                     self.weight_(child.weight, self.position_std if position else self.std)
                 elif isinstance(child, nn.LayerNorm):
                     child.weight.fill_(1.0)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from elision.data.batch import Batch
-from elision.model.transformer import Backbone
+from elision.model.backbones import Backbone
 from elision.objectives.objective import Objective, Terms
 from elision.objectives.token_prediction import TokenPrediction
 
@@ -23,12 +23,19 @@ class LanguageModel(nn.Module):
         """Run every objective over one pass of the backbone."""
         terms: Terms = {}
         for objective in self.objectives:
-            batch, early = objective.before(self.heads[objective.name], batch)
+            batch, early = objective.before(self.heads[objective.name], self.backbone, batch)
             terms |= early
         output = self.backbone(batch, carry, needed_only=self.reads_needed_only)
         for objective in self.objectives:
             terms |= objective.after(self.heads[objective.name], self.backbone, output, batch)
         return terms, output.carry
+
+    def begin(self, symbols: list[str]) -> None:
+        """Do what a new run does once, after initialisation: show the backbone how each id is written, and let every
+        objective set what it starts from."""
+        self.backbone.read_symbols(symbols)
+        for objective in self.objectives:
+            objective.begin(self.heads[objective.name], self.backbone)
 
     def compile_blocks(self) -> None:
         """Have `torch.compile` make kernels for the repeated blocks.

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import ClassVar
 
+from elision.model.backbone import BackboneModel
 from elision.model.heads import VocabularyHead
-from elision.model.transformer import TransformerModel
 from elision.objectives.token_prediction import TokenPrediction
 
 
@@ -19,6 +19,6 @@ class CausalLM(TokenPrediction):
     needs: ClassVar[str] = "next"
     visibility: ClassVar[str] = "causal"
 
-    def head(self, backbone: TransformerModel) -> VocabularyHead:
+    def head(self, backbone: BackboneModel) -> VocabularyHead:
         """Build the head: the tied table without a bias has no parameters of its own."""
         return VocabularyHead(backbone.vocab_size, bias=False)

@@ -3,8 +3,9 @@
 import dataclasses
 from typing import ClassVar
 
+from elision.model.backbone import BackboneModel
 from elision.model.heads import MaskedHead
-from elision.model.transformer import ACTIVATIONS, TransformerModel
+from elision.model.transformer import ACTIVATIONS
 from elision.objectives.token_prediction import TokenPrediction
 
 
@@ -19,11 +20,15 @@ class MaskedLM(TokenPrediction):
     needs: ClassVar[str] = "masked"
     visibility: ClassVar[str] = "bidirectional"
 
-    def head(self, backbone: TransformerModel) -> MaskedHead:
+    def head(self, backbone: BackboneModel) -> MaskedHead:
         """Build the transform and the output bias."""
         settings = backbone.settings
         head = MaskedHead(
-            backbone.vocab_size, settings.hidden_size, ACTIVATIONS[settings.activation], settings.norm_eps
+            backbone.vocab_size,
+            settings.hidden_size,
+            settings.embedding_width,
+            ACTIVATIONS[settings.activation],
+            settings.norm_eps,
         )
         settings.init.apply_(head)
         return head

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from elision.data.batch import Batch
-from elision.model.transformer import Output, TransformerModel
+from elision.model.backbone import BackboneModel, Output
 from elision.objectives.objective import Objective, Term, Terms
 
 
@@ -21,13 +21,13 @@ class NextSentence(Objective):
     name: ClassVar[str] = "nsp"
     num_labels: ClassVar[int] = 2
 
-    def head(self, backbone: TransformerModel) -> nn.Linear:
+    def head(self, backbone: BackboneModel) -> nn.Linear:
         """Build the classifier over the pooled state."""
         head = nn.Linear(backbone.settings.hidden_size, 2)
         backbone.settings.init.apply_(head)
         return head
 
-    def after(self, head: nn.Module, backbone: TransformerModel, output: Output, batch: Batch) -> Terms:
+    def after(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> Terms:
         """Return the term over the examples."""
         summary_ED = output.hidden.flatten(0, 1).index_select(0, batch.summary_at)
         logits_EC = head(backbone.pool(summary_ED))
@@ -40,7 +40,7 @@ class NextSentence(Objective):
         """Return how many examples there are."""
         return {self.name: batch.num_examples}
 
-    def num_flops(self, head: nn.Module, backbone: TransformerModel, batch: Batch) -> float:
+    def num_flops(self, head: nn.Module, backbone: BackboneModel, batch: Batch) -> float:
         """Return the floating-point operations of the pooler and the classifier."""
         width = backbone.settings.hidden_size
         return 2.0 * batch.num_examples * width * (width + 2)

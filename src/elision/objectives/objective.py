@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor, nn
 
 from elision.data.batch import Batch
-from elision.model.transformer import Output, TransformerModel
+from elision.model.backbone import BackboneModel, Output
 
 
 @dataclasses.dataclass(slots=True)
@@ -32,15 +32,18 @@ class Objective(Protocol):
     reads_everywhere: ClassVar[bool] = False
     """whether it reads the state of places that have neither a target nor stand for an example"""
 
-    def head(self, backbone: TransformerModel) -> nn.Module:
+    def head(self, backbone: BackboneModel) -> nn.Module:
         """Build the parameters that belong to the objective and not to the backbone."""
         ...
 
-    def before(self, head: nn.Module, batch: Batch) -> tuple[Batch, Terms]:
+    def begin(self, head: nn.Module, backbone: BackboneModel) -> None:
+        """Set weights at the start of a new run, after initialisation (DistilBERT takes its teacher's layers)."""
+
+    def before(self, head: nn.Module, backbone: BackboneModel, batch: Batch) -> tuple[Batch, Terms]:
         """Change what the backbone will read (ELECTRA puts a generator's samples in); default: nothing."""
         return batch, {}
 
-    def after(self, head: nn.Module, backbone: TransformerModel, output: Output, batch: Batch) -> Terms:
+    def after(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> Terms:
         """Return the loss terms, given what the backbone made of the batch."""
         ...
 
@@ -48,6 +51,6 @@ class Objective(Protocol):
         """Return the count of each term of `batch`, before any pass: what the loop divides by."""
         ...
 
-    def num_flops(self, head: nn.Module, backbone: TransformerModel, batch: Batch) -> float:
+    def num_flops(self, head: nn.Module, backbone: BackboneModel, batch: Batch) -> float:
         """Return the floating-point operations of the head's forward pass."""
         ...

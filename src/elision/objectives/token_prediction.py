@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from elision.data.batch import Batch
-from elision.model.transformer import Output, TransformerModel
+from elision.model.backbone import BackboneModel, Output
 from elision.objectives.objective import Objective, Term, Terms
 
 
@@ -16,23 +16,23 @@ class TokenPrediction(Objective):
     needs: ClassVar[str]
     visibility: ClassVar[str]
 
-    def after(self, head: nn.Module, backbone: TransformerModel, output: Output, batch: Batch) -> Terms:
+    def after(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> Terms:
         """Return the term over the places that have a target; no other place reaches the vocabulary."""
         hidden_ND, targets_N = output.prediction.flatten(0, 1), batch.targets.flatten()
         if batch.num_targets < targets_N.shape[0]:
             hidden_ND = hidden_ND.index_select(0, batch.target_at)
             targets_N = targets_N.index_select(0, batch.target_at)
-        total = head.loss(hidden_ND, backbone.tokens.weight, targets_N)
+        total = head.loss(hidden_ND, backbone.table, targets_N)
         return {self.name: Term(total, batch.num_targets, self.weight)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return how many places have a target."""
         return {self.name: batch.num_targets}
 
-    def num_flops(self, head: nn.Module, backbone: TransformerModel, batch: Batch) -> float:
+    def num_flops(self, head: nn.Module, backbone: BackboneModel, batch: Batch) -> float:
         """Return the floating-point operations of the head's forward pass."""
         return head.num_flops(batch.num_targets, backbone.settings.hidden_size, backbone.vocab_size)
 
-    def logits(self, head: nn.Module, backbone: TransformerModel, hidden: Tensor) -> Tensor:
+    def logits(self, head: nn.Module, backbone: BackboneModel, hidden: Tensor) -> Tensor:
         """Return the scores [..., V] of every token for states [..., D]."""
-        return head.logits(hidden, backbone.tokens.weight)
+        return head.logits(hidden, backbone.table)

@@ -18,7 +18,7 @@ import torch
 from elision.data.batch import Batch, collate
 from elision.data.example import NO_TARGET, Example
 from elision.data.segment import SentencePairs
-from elision.model.transformer import Backbone
+from elision.model.backbones import Backbone
 from elision.model.visibility import causal_mask
 from elision.recipe import Recipe
 from elision.show.parts import Part, paragraphs, parts_of

@@ -75,7 +75,7 @@ class Classifier:
 
         Raises: InputError when a row is a pair and the model reads single texts, or the other way round.
         """
-        device = self.model.backbone.tokens.weight.device
+        device = self.model.backbone.embeddings.tokens.weight.device
         dtype = compute_dtype(precision, device)
         encoding = Encoding.of(self.model.backbone.settings, self.tokenizer.vocabulary, self.task.max_length)
         for chunk in _chunks(rows, TEXTS_AT_A_TIME):
@@ -107,7 +107,7 @@ def scores_of(model: LanguageModel, plan: Examples, dtype: torch.dtype = torch.f
     """Return the scores [N, C] of all examples in order, on the CPU; the model must be in evaluation mode."""
     (objective,) = model.objectives
     assert isinstance(objective, Classification) and not model.training
-    head, device = model.heads[objective.name], model.backbone.tokens.weight.device
+    head, device = model.heads[objective.name], model.backbone.embeddings.tokens.weight.device
     # Neighbours of similar length fill rows best, and leave the least empty when nothing is packed.
     examples = [plan.example(index) for index in range(len(plan))]
     order = np.argsort([len(example) for example in examples], kind="stable")

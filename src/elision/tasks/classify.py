@@ -27,8 +27,8 @@ from elision.data.loader import Loader
 from elision.data.order import derive_seed
 from elision.errors import InputError
 from elision.loaded import Loaded
+from elision.model.backbones import Backbone
 from elision.model.language_model import LanguageModel
-from elision.model.transformer import Backbone
 from elision.recipe import Recipe
 from elision.tasks.classifier import MIN_ROW_LENGTH, scores_of
 from elision.tasks.labelled import Encoding, LabelledPlan, LeaveAlone, Row, Task, choose_task, classes, scores
@@ -176,11 +176,8 @@ def prepare(
     kind, labels = choose_task(train, settings.task)
     loaded = model if isinstance(model, Loaded) else elision.load(model)
     recipe = loaded.recipe
-    # Published classifiers over bidirectional models have a pooler; where pretraining trained none, it starts fresh.
     backbone = recipe.backbone
-    if backbone.visibility == "bidirectional":
-        backbone = dataclasses.replace(backbone, pooler=True)
-    pretrained_length = min(recipe.segmenter.max_length, backbone.max_length)
+    pretrained_length = min(recipe.segmenter.max_length, backbone.max_length or recipe.segmenter.max_length)
     vocabulary = loaded.tokenizer.vocabulary
     max_length = settings.max_length or pretrained_length
     encoding = Encoding.of(backbone, vocabulary, max_length)
@@ -197,7 +194,6 @@ def prepare(
         recipe=dataclasses.replace(
             recipe,
             name=f"{recipe.name}-{kind}",
-            backbone=backbone,
             train=_train(settings, len(train), settings.rate_for(backbone)),
         ),
         task=task,
@@ -236,12 +232,9 @@ def _run(
     model = LanguageModel(recipe.backbone, (task.objective,), prepared.loaded.model.backbone.vocab_size)
     head = model.heads[task.objective.name]
     if not settings.from_scratch:
-        pretrained = prepared.loaded.model.backbone.state_dict()
-        fresh = model.backbone.load_state_dict(pretrained, strict=False)
-        assert not fresh.unexpected_keys, fresh.unexpected_keys
+        model.backbone.load_state_dict(prepared.loaded.model.backbone.standalone_state())
     if settings.freeze_backbone:
-        for name, parameter in model.backbone.named_parameters():
-            parameter.requires_grad_(name in fresh.missing_keys)
+        model.backbone.requires_grad_(False)
     if task.type == "regression" and head.output.bias is not None:
         # The head starts at the mean score instead of having to travel there.
         torch.nn.init.constant_(head.output.bias, float(np.mean(prepared.train.labels)))

@@ -11,8 +11,9 @@ import numpy as np
 
 from elision.atomic import write_json
 from elision.data.example import Example
+from elision.data.frame import FRAMES, Frame
 from elision.errors import InputError, nearest
-from elision.model.transformer import Backbone
+from elision.model.backbones import Backbone
 from elision.objectives import Classification
 from elision.tasks.table import Columns, read_table
 from elision.text.tokenizer import Tokenizer
@@ -207,50 +208,41 @@ def _natural(label: str) -> tuple[int, float, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-    """How a text or a pair is framed for a backbone.
+    """How a text or a pair becomes what a backbone reads: framed by its family's symbols and cut to length.
 
-    Bidirectional: [CLS] A [SEP] or [CLS] A [SEP] B [SEP] with segments 0 and 1; the first token is the summary. Causal:
-    A eos or A eos B eos; the last token is the summary, since it alone has seen everything. What is too long loses
-    tokens at its end; in a pair, the longer text first.
+    What is too long loses tokens at its end; in a pair, the longer text first.
 
-    A worked example: 10 11 12 and 20 with max_length 6 give [CLS] 10 11 [SEP] 20 [SEP], or 10 11 12 eos 20 eos.
+    A worked example: 10 11 12 and 20 with max_length 6 give [CLS] 10 11 [SEP] 20 [SEP] in the frame of BERT, or
+    10 11 12 eos 20 eos in that of causal models.
     """
 
     vocabulary: Vocabulary
     max_length: int
-    causal: bool
+    frame: Frame
     num_types: int
 
     @staticmethod
     def of(backbone: Backbone, vocabulary: Vocabulary, max_length: int) -> "Encoding":
         """Return the encoding that fits a backbone. Raises: InputError when the tokenizer lacks a symbol for it."""
-        causal = backbone.visibility == "causal"
-        for role in ("eos",) if causal else ("cls", "sep"):
+        frame = FRAMES["causal" if backbone.visibility == "causal" else backbone.frame]
+        for role in sorted(frame.roles):
             vocabulary.require(role)
-        if not 5 <= max_length <= backbone.max_length:
-            raise InputError(
-                f"max_length is {max_length}: it must be from 5 to {backbone.max_length}, the model's number of positions"
-            )
-        return Encoding(vocabulary, max_length, causal, backbone.num_types)
+        limit = backbone.max_length
+        if max_length < 5 or (limit is not None and max_length > limit):
+            most = f"to {limit}, the model's number of positions" if limit is not None else "on"
+            raise InputError(f"max_length is {max_length}: it must be from 5 {most}")
+        return Encoding(vocabulary, max_length, frame, backbone.num_types)
+
+    def num_symbols(self, pair: bool) -> int:
+        """Return how many special symbols an example has."""
+        return self.frame.num_symbols(pair)
 
     def __call__(self, first: np.ndarray, second: np.ndarray | None = None) -> Example:
         """Return the example for the ids of a text, or of a pair."""
-        frame = (1 if self.causal else 2) + (second is not None)
-        end = self.vocabulary.eos if self.causal else self.vocabulary.sep
-        num_first, num_second = keep(len(first), 0 if second is None else len(second), self.max_length - frame)
-        parts = [] if self.causal else [[self.vocabulary.cls]]
-        parts += [first[:num_first], [end]]
-        size_first = sum(map(len, parts))
-        if second is not None:
-            parts += [second[:num_second], [end]]
-        inputs = np.concatenate(parts).astype(np.int64)
-        special = np.zeros(len(inputs), bool)
-        special[[size_first - 1, -1]] = True
-        special[0] |= not self.causal
-        type_ids = None
-        if self.num_types >= 2:
-            type_ids = (np.arange(len(inputs)) >= size_first).astype(np.int64)
-        return Example(inputs, special, type_ids=type_ids, summary=len(inputs) - 1 if self.causal else 0)
+        room = self.max_length - self.num_symbols(second is not None)
+        num_first, num_second = keep(len(first), 0 if second is None else len(second), room)
+        cut = None if second is None else second[:num_second]
+        return self.frame(self.vocabulary, first[:num_first], cut, self.num_types)
 
 
 def keep(size_a: int, size_b: int, room: int) -> tuple[int, int]:
@@ -268,6 +260,8 @@ def keep(size_a: int, size_b: int, room: int) -> tuple[int, int]:
 
 class LabelledPlan:
     """Rows as a plan that a Loader deals out: tokenised once, framed when asked for."""
+
+    contiguous = False
 
     def __init__(
         self, rows: Sequence[Row], tokenizer: Tokenizer, encoding: Encoding, labels: Sequence[int | float] | None
@@ -292,8 +286,8 @@ class LabelledPlan:
 
     def lengths(self) -> np.ndarray:
         """Return how many tokens each example has before it is cut, special symbols included."""
-        lengths = np.diff(self._first_at) + (1 if self._encoding.causal else 2)
-        return lengths if self._second_at is None else lengths + np.diff(self._second_at) + 1
+        lengths = np.diff(self._first_at) + self._encoding.num_symbols(self._second_at is not None)
+        return lengths if self._second_at is None else lengths + np.diff(self._second_at)
 
 
 @dataclasses.dataclass(frozen=True)

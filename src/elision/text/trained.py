@@ -81,6 +81,10 @@ class Tokenizer:
         """
         return [self._printable[int(i)] for i in ids]
 
+    def symbols(self) -> list[str]:
+        """Return every symbol as the vocabulary writes it, in the order of the ids."""
+        return list(self._strings)
+
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """The size, the special symbols and the word structure, as arrays."""

@@ -17,6 +17,7 @@ from types import FrameType
 import torch
 from torch import Tensor
 
+from elision.data.batch import Batch
 from elision.data.loader import Loader, data_step
 from elision.data.order import derive_seed
 from elision.model.language_model import LanguageModel
@@ -142,17 +143,20 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
         for microbatches in run.data.stream(state.step, train.steps, frozenset(state.skipped)):
             counts = _total_counts(model, microbatches)
             losses: dict[str, Tensor] = {}
-            for index, batch in enumerate(microbatches):
+            carried: list[dict[str, Tensor] | None] = []
+            for index, (batch, before) in enumerate(zip(microbatches, _by_rows(carry, microbatches), strict=True)):
                 # Dropout is a pure function of (seed, step, microbatch), like everything random here.
                 torch.manual_seed(derive_seed(train.seed, "dropout", state.step, index))
                 with autocast(device, dtype):
-                    terms, carry = model(batch.to(device), carry)
+                    terms, after = model(batch.to(device), before)
+                carried.append(after)
                 loss = sum(term.sum * (term.weight / max(1, counts[name])) for name, term in terms.items())
                 loss.backward()
                 for name, term in terms.items():
                     value = term.sum.detach() / max(1, counts[name])
                     losses[name] = losses[name] + value if name in losses else value
                 losses["loss"] = losses["loss"] + loss.detach() if "loss" in losses else loss.detach()
+            carry = _joined(carried)
             losses["grad_norm"] = train.optimizer.clip_(parameters)
             rate = train.optimizer.learning_rate * train.schedule.share(state.step, train.steps)
             train.optimizer.prepare(optimizer, state.step + 1, rate)
@@ -227,6 +231,22 @@ def _total_counts(model: LanguageModel, microbatches: list) -> dict[str, int]:
         for name, count in model.counts(batch).items():
             totals[name] = totals.get(name, 0) + count
     return totals
+
+
+def _by_rows(carry: dict[str, Tensor] | None, microbatches: list[Batch]) -> list[dict[str, Tensor] | None]:
+    """Hand each microbatch the rows that are its own of what the last step carried over."""
+    if carry is None:
+        return [None] * len(microbatches)
+    rows = [batch.inputs.shape[0] for batch in microbatches]
+    parts = {name: value.split(rows) for name, value in carry.items()}
+    return [{name: part[index] for name, part in parts.items()} for index in range(len(rows))]
+
+
+def _joined(carried: list[dict[str, Tensor] | None]) -> dict[str, Tensor] | None:
+    """Join what the microbatches of a step carry over: row by row, so that the size of a microbatch changes nothing."""
+    if carried[0] is None:
+        return None
+    return {name: torch.cat([part[name] for part in carried]).detach() for name in carried[0]}
 
 
 def _drain(waiting: list[dict[str, Tensor]], state: checkpoint.State, run: Run) -> None:

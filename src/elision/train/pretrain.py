@@ -105,6 +105,8 @@ def prepare_run(
         return dataclasses.replace(run, train=dataclasses.replace(earlier.recipe.train, **_watching(train)))
     if source is not None:
         checkpoint.load_into(model, source.model.state_dict(), source.path)
+    else:
+        model.begin(store.tokenizer.symbols())
     if train.budget is not None:
         run = dataclasses.replace(run, train=dataclasses.replace(train, budget=None, steps=_steps_for(run)))
     _lay_out(run, recipe, store, init_from)

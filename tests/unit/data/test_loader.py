@@ -116,6 +116,8 @@ def test_a_stream_can_be_left_early(loader: Loader) -> None:
 
 def test_an_error_while_building_reaches_the_reader(loader: Loader) -> None:
     class Broken:
+        contiguous = False
+
         def __len__(self) -> int:
             return 100
 

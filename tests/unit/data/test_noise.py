@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from elision.data.example import NO_TARGET, Example
-from elision.data.noise import NextToken, TokenMask, pick_tokens, pick_whole_words, rewrite_tokens
+from elision.data.noise import NextToken, TokenMask
+from elision.data.noise.tokens import pick_tokens, pick_whole_words, rewrite_tokens
 from elision.errors import InputError
 from tests import tiny
 

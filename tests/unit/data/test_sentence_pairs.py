@@ -9,11 +9,11 @@ import math
 import numpy as np
 import pytest
 
-from elision.data import segment
 from elision.data.example import NO_TARGET, Example
 from elision.data.noise import TokenMask
 from elision.data.order import generator
-from elision.data.segment import SentencePairPlan, SentencePairs, cut_pair
+from elision.data.segment import pairs as segment
+from elision.data.segment.pairs import SentencePairPlan, SentencePairs, cut_pair
 from elision.data.store import Split
 from elision.errors import InputError
 from elision.text.vocabulary import Vocabulary

@@ -123,7 +123,7 @@ def test_a_heads_loss_is_the_cross_entropy_of_its_logits() -> None:
     for head in (
         VocabularyHead(VOCABULARY, bias=False),
         VocabularyHead(VOCABULARY, bias=True),
-        MaskedHead(VOCABULARY, WIDTH, F.gelu, 1e-12),
+        MaskedHead(VOCABULARY, WIDTH, WIDTH, F.gelu, 1e-12),
     ):
         if head.bias is not None:
             torch.nn.init.normal_(head.bias)

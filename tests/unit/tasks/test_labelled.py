@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from elision.data.frame import FRAMES
 from elision.errors import InputError
 from elision.tasks.labelled import Encoding, Row, choose_task, classes, keep, scores
 from tests import tiny
@@ -12,7 +13,7 @@ CLS, SEP, EOS = 2, 3, 5
 
 
 def framed(first: list[int], second: list[int] | None, max_length: int, causal: bool) -> tuple:
-    encoding = Encoding(VOCABULARY, max_length, causal, num_types=0 if causal else 2)
+    encoding = Encoding(VOCABULARY, max_length, FRAMES["causal" if causal else "bert"], num_types=0 if causal else 2)
     example = encoding(np.array(first, np.int32), None if second is None else np.array(second, np.int32))
     types = None if example.type_ids is None else example.type_ids.tolist()
     return example.inputs.tolist(), types, example.summary, np.flatnonzero(example.special).tolist()

@@ -1,8 +1,4 @@
-"""Noise: what is left out of an example, and what stands in its place.
-
-`pick_*` functions decide where, `rewrite_*` functions decide how; a noise is a frozen dataclass that joins one of each
-with its settings. All are pure functions of their arguments and an explicit generator.
-"""
+"""Masks over single tokens and whole words: BERT's noise."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from elision.data.example import NO_TARGET, Example
+from elision.data.noise.settings import check_share
 from elision.errors import InputError
 from elision.text.vocabulary import Vocabulary
 
@@ -99,9 +96,9 @@ class TokenMask:
     lookahead: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        _check_share(self, "rate")
-        _check_share(self, "mask_share")
-        _check_share(self, "random_share")
+        check_share(self, "rate")
+        check_share(self, "mask_share")
+        check_share(self, "random_share")
         if self.mask_share + self.random_share > 1 + 1e-9:
             raise InputError(
                 f"mask_share {self.mask_share} + random_share {self.random_share} exceed 1: lower one of them"
@@ -131,37 +128,3 @@ class TokenMask:
             example.inputs, picked, vocabulary.mask, vocabulary.size, self.mask_share, self.random_share, rng
         )
         return dataclasses.replace(example, inputs=inputs, targets=targets)
-
-
-@dataclasses.dataclass(frozen=True)
-class NextToken:
-    """No noise: only the future is left out. Each token's target is the token after it.
-
-    The segmenter hands over one token more than the model reads (`lookahead`), so that every position has a target.
-
-    A worked example: 10 11 12 13 14 becomes inputs 10 11 12 13, targets 11 12 13 14.
-    """
-
-    needs_roles: ClassVar[frozenset[str]] = frozenset()
-    restores: ClassVar[str] = "next"
-    lookahead: ClassVar[int] = 1
-
-    def check(self, vocabulary: Vocabulary) -> None:
-        """Any vocabulary will do."""
-
-    def __call__(self, example: Example, vocabulary: Vocabulary, rng: np.random.Generator) -> Example:
-        """Return the example one token shorter, with shifted targets."""
-        cut = {
-            name: None if getattr(example, name) is None else getattr(example, name)[:-1]
-            for name in ("inputs", "special", "type_ids", "doc_ids")
-        }
-        return dataclasses.replace(example, **cut, targets=example.inputs[1:].astype(np.int64))
-
-
-Noise = TokenMask | NextToken
-
-
-def _check_share(settings: object, name: str) -> None:
-    value = getattr(settings, name)
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} is {value}: it is a share, give a number from 0 to 1")

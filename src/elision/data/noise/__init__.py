@@ -1,0 +1,17 @@
+"""Noise: what is left out of an example, and what stands in its place. One file for each kind.
+
+`pick_*` functions decide where, `rewrite_*` functions decide how; a noise is a frozen dataclass that joins one of each
+with its settings. All are pure functions of their arguments and an explicit generator.
+
+A noise is called with (example, vocabulary, rng) and returns the noised example with its targets. Its class says what
+it `restores` ("masked" tokens or the "next" one), how many tokens past the example it needs (`lookahead`) and which
+symbols (`needs_roles`).
+"""
+
+from elision.data.noise.next import NextToken
+from elision.data.noise.tokens import TokenMask
+
+# Closed union of what a recipe accepts.
+Noise = TokenMask | NextToken
+
+__all__ = ["NextToken", "Noise", "TokenMask"]

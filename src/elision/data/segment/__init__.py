@@ -1,0 +1,14 @@
+"""Segmenters: which stretch of which documents is one example. One file for each kind.
+
+A segmenter plans over a split of a store: the plan knows how many examples there are and builds any of them from its
+index alone. Planning works on offsets; no text is copied until an example is asked for.
+"""
+
+from elision.data.segment.chunks import Chunks
+from elision.data.segment.pairs import SentencePairs
+from elision.data.segment.plan import Plan
+
+# Closed union of what a recipe accepts.
+Segmenter = SentencePairs | Chunks
+
+__all__ = ["Chunks", "Plan", "Segmenter", "SentencePairs"]

@@ -1,0 +1,121 @@
+"""What a backbone is to everybody else: to objectives, the loop, fine-tuning and export.
+
+B rows, T tokens, D hidden size, E examples, V vocabulary, M places that are needed.
+"""
+
+import dataclasses
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from elision.data.batch import Batch
+from elision.data.frame import FrameName
+from elision.model.embeddings import Embeddings
+from elision.model.init import NormalInit
+
+
+@dataclasses.dataclass(slots=True)
+class Output:
+    """What a backbone makes of a batch.
+
+    hidden [B, T, D] is what fine-tuning reads. `prediction` [B, T, D] is what a pretraining head reads: the same tensor,
+    unless the backbone has another stream for it (XLNet's queries, DeBERTa's mask decoder); such a stream is filled only
+    at places that have a target. `carry` is what the next batch of a contiguous stream starts from (memories, LSTM
+    states): tensors by name, rows first, or None.
+    """
+
+    hidden: Tensor
+    prediction: Tensor
+    carry: dict[str, Tensor] | None = None
+
+
+class BackboneSettings(Protocol):
+    """The frozen dataclass of a backbone: a member of the closed union `model.backbones.Backbone`."""
+
+    num_layers: int
+    hidden_size: int
+    visibility: str
+    """"bidirectional" or "causal", as objectives and fine-tuning understand it"""
+    activation: str
+    norm_eps: float
+    init: NormalInit
+    num_types: int
+    num_languages: int
+    frame: FrameName
+    """how texts and pairs are framed for fine-tuning"""
+    classifier: str
+    """activation of the dense layer under a classifier ("none": no such layer)"""
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest sequence it can read; None = no limit."""
+        ...
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the token table."""
+        ...
+
+    @property
+    def skippable_flops(self) -> float:
+        """The operations of a forward pass that a place costs which is left out by `needed_only`."""
+        ...
+
+    def build(self, vocab_size: int, embeddings: bool = True) -> "BackboneModel":
+        """Return the module with initialised weights; without embeddings of its own it must be handed embedded text."""
+        ...
+
+    def check_length(self, length: int) -> None:
+        """Raise InputError when a sequence of `length` tokens cannot be read."""
+        ...
+
+    def flops_per_token(self, row_length: int) -> float:
+        """Return the floating-point operations of matrix products in a forward pass, per token of a full row."""
+        ...
+
+
+class BackboneModel(Protocol):
+    """The module of a backbone.
+
+    `embeddings`: tables and norm, None in a model that reads what another has embedded. `pooler`: the dense tanh layer
+    that was pretrained on the summary token, or None. `blocks`: what `torch.compile` compiles one by one.
+    """
+
+    settings: BackboneSettings
+    vocab_size: int
+    embeddings: Embeddings | None
+    pooler: nn.Linear | None
+    blocks: nn.ModuleList
+
+    def __call__(
+        self,
+        batch: Batch,
+        carry: dict[str, Tensor] | None = None,
+        visible: Tensor | None = None,
+        needed_only: bool = False,
+        embedded: Tensor | None = None,
+    ) -> Output:
+        """Return the states of a batch.
+
+        visible: bool [B, T, T], narrows further whom a token sees. needed_only: states at places that are not in
+        `batch.needed_at` may be left out (zeros). embedded [B, T, width of the token table]: read instead of the
+        model's own embeddings.
+        """
+        ...
+
+    @property
+    def table(self) -> Tensor:
+        """The token table [V, width] that output heads are tied to and that an export ships."""
+        ...
+
+    def pool(self, summary_ED: Tensor) -> Tensor:
+        """Return what heads over whole examples read, [E, D]: the pooled state, or the state itself without a pooler."""
+        ...
+
+    def read_symbols(self, symbols: list[str]) -> None:
+        """Take in how each id is written, before training starts: ELMo's characters. Others leave it."""
+        ...
+
+    def standalone_state(self) -> dict[str, Tensor]:
+        """Return the state by name as it stands without any objective's head (shared tables folded in)."""
+        ...

@@ -1,0 +1,5 @@
+"""The closed union of backbones that a recipe accepts. A mechanism with a file of its own joins it here."""
+
+from elision.model.transformer import Transformer
+
+Backbone = Transformer
