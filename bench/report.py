@@ -131,6 +131,14 @@ def write_readme(results: Row, readme: Path = README) -> None:
     write_text(readme, f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}")
 
 
+def write_learns(table: str, readme: Path = README) -> None:
+    """Put the table of `bench.learns` between its two markers of bench/README.md."""
+    begin, end = "<!-- learns: begin -->", "<!-- learns: end -->"
+    before, rest = readme.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    write_text(readme, f"{before}{begin}\n{table}\n{end}{after}")
+
+
 def markdown(results: Row) -> str:
     """Return the results as Markdown."""
     about = results["machine"]
@@ -141,14 +149,14 @@ def markdown(results: Row) -> str:
         f"load average before the start {about['load_before']:.1f}."
     ]
     if results.get("pretrain"):
-        parts.append(_markdown_table(PRETRAIN_COLUMNS, [pretrain_cells(row) for row in results["pretrain"]]))
+        parts.append(markdown_table(PRETRAIN_COLUMNS, [pretrain_cells(row) for row in results["pretrain"]]))
     if results.get("loader"):
-        parts.append(_markdown_table(LOADER_COLUMNS, [loader_cells(row) for row in results["loader"]]))
+        parts.append(markdown_table(LOADER_COLUMNS, [loader_cells(row) for row in results["loader"]]))
     if results.get("prepare"):
         parts.append(f"```text\n{results['prepare'].strip()}\n```")
     return "\n\n".join(parts)
 
 
-def _markdown_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     rows = [columns, ["---", *["---:"] * (len(columns) - 1)], *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

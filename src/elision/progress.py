@@ -41,6 +41,11 @@ class Task:
             note = Text.from_markup(self._note).plain
             console.print(f"{self._name}: {done}  {note}", markup=False)
 
+    @property
+    def done(self) -> float:
+        """How many units are done."""
+        return self._done
+
     def note(self, text: str) -> None:
         """Show `text` beside the bar from the next `advance` on."""
         self._note = text

@@ -1,13 +1,24 @@
 """A backbone with the heads of its objectives: the one module that the loop trains and that checkpoints hold."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from elision.data.batch import Batch
+from elision.model.backbone import Output
 from elision.model.backbones import Backbone
-from elision.objectives.objective import Objective, Terms
+from elision.objectives.objective import Judged, Objective, Terms
 from elision.objectives.token_prediction import TokenPrediction
+
+
+@dataclasses.dataclass(slots=True)
+class Pass:
+    """One pass over a batch: the loss terms, what the backbone made of it, and the batch as the backbone read it."""
+
+    terms: Terms
+    output: Output
+    batch: Batch
 
 
 class LanguageModel(nn.Module):
@@ -20,7 +31,12 @@ class LanguageModel(nn.Module):
         self.heads = nn.ModuleDict({objective.name: objective.head(self.backbone) for objective in objectives})
 
     def forward(self, batch: Batch, carry: dict[str, Tensor] | None = None) -> tuple[Terms, dict[str, Tensor] | None]:
-        """Run every objective over one pass of the backbone."""
+        """Run every objective over one pass of the backbone; returns their terms and what the next batch starts from."""
+        done = self.run(batch, carry)
+        return done.terms, done.output.carry
+
+    def run(self, batch: Batch, carry: dict[str, Tensor] | None = None) -> Pass:
+        """Run every objective over one pass of the backbone; returns everything that came of it."""
         terms: Terms = {}
         for objective in self.objectives:
             batch, early = objective.before(self.heads[objective.name], self.backbone, batch)
@@ -28,7 +44,14 @@ class LanguageModel(nn.Module):
         output = self.backbone(batch, carry, needed_only=self.reads_needed_only)
         for objective in self.objectives:
             terms |= objective.after(self.heads[objective.name], self.backbone, output, batch)
-        return terms, output.carry
+        return Pass(terms, output, batch)
+
+    def judge(self, done: Pass) -> dict[str, Judged]:
+        """Return, by term, how often the best answer of an objective is right."""
+        judged: dict[str, Judged] = {}
+        for objective in self.objectives:
+            judged |= objective.judge(self.heads[objective.name], self.backbone, done.output, done.batch)
+        return judged
 
     def begin(self, symbols: list[str]) -> None:
         """Do what a new run does once, after initialisation: show the backbone how each id is written, and let every

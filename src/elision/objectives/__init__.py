@@ -4,9 +4,19 @@ from elision.objectives.classification import Classification
 from elision.objectives.clm import CausalLM
 from elision.objectives.mlm import MaskedLM
 from elision.objectives.next_sentence import NextSentence
-from elision.objectives.objective import Objective, Term, Terms
+from elision.objectives.objective import Judged, Objective, Term, Terms
 
 # Closed union of what a recipe accepts; Classification belongs to fine-tuning, whose labels no recipe knows.
 AnyObjective = MaskedLM | CausalLM | NextSentence
 
-__all__ = ["AnyObjective", "CausalLM", "Classification", "MaskedLM", "NextSentence", "Objective", "Term", "Terms"]
+__all__ = [
+    "AnyObjective",
+    "CausalLM",
+    "Classification",
+    "Judged",
+    "MaskedLM",
+    "NextSentence",
+    "Objective",
+    "Term",
+    "Terms",
+]

@@ -4,11 +4,11 @@ import dataclasses
 from typing import ClassVar
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from elision.data.batch import Batch
 from elision.model.backbone import BackboneModel, Output
-from elision.objectives.objective import Objective, Term, Terms
+from elision.objectives.objective import Judged, Objective, Term, Terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +29,18 @@ class NextSentence(Objective):
 
     def after(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> Terms:
         """Return the term over the examples."""
+        total = F.cross_entropy(self._logits(head, backbone, output, batch), batch.labels, reduction="sum")
+        return {self.name: Term(total, batch.num_examples, self.weight)}
+
+    def judge(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> dict[str, Judged]:
+        """Return how often the likelier answer is right."""
+        best_E = self._logits(head, backbone, output, batch).argmax(-1)
+        return {self.name: Judged((best_E == batch.labels).sum(), batch.num_examples, batch.labels)}
+
+    def _logits(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> Tensor:
         summary_ED = output.hidden.flatten(0, 1).index_select(0, batch.summary_at)
         logits_EC = head(backbone.pool(summary_ED))
-        if logits_EC.element_size() < 4:
-            logits_EC = logits_EC.float()
-        total = F.cross_entropy(logits_EC, batch.labels, reduction="sum")
-        return {self.name: Term(total, batch.num_examples, self.weight)}
+        return logits_EC.float() if logits_EC.element_size() < 4 else logits_EC
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return how many examples there are."""

@@ -25,6 +25,18 @@ class Term:
 Terms = dict[str, Term]
 
 
+@dataclasses.dataclass(slots=True)
+class Judged:
+    """How often an objective's best answers are right: `right` of `count`.
+
+    labels: what the true answers were, where they are few (yes or no), so that the more frequent one can be told; else None.
+    """
+
+    right: Tensor
+    count: int
+    labels: Tensor | None = None
+
+
 class Objective(Protocol):
     """One objective of a recipe. Several share one pass of the backbone over the batch."""
 
@@ -46,6 +58,10 @@ class Objective(Protocol):
     def after(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> Terms:
         """Return the loss terms, given what the backbone made of the batch."""
         ...
+
+    def judge(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> dict[str, Judged]:
+        """Return, by term, how often the best answer is right (evaluation only); default: nothing to judge."""
+        return {}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return the count of each term of `batch`, before any pass: what the loop divides by."""

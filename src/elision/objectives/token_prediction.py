@@ -2,11 +2,13 @@
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from elision.data.batch import Batch
 from elision.model.backbone import BackboneModel, Output
-from elision.objectives.objective import Objective, Term, Terms
+from elision.model.heads import CHUNK_NUMEL
+from elision.objectives.objective import Judged, Objective, Term, Terms
 
 
 class TokenPrediction(Objective):
@@ -24,6 +26,17 @@ class TokenPrediction(Objective):
             targets_N = targets_N.index_select(0, batch.target_at)
         total = head.loss(hidden_ND, backbone.table, targets_N)
         return {self.name: Term(total, batch.num_targets, self.weight)}
+
+    def judge(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> dict[str, Judged]:
+        """Return how often the likeliest token is the one that was left out."""
+        hidden_ND = output.prediction.flatten(0, 1).index_select(0, batch.target_at)
+        targets_N = batch.targets.flatten().index_select(0, batch.target_at)
+        right = torch.zeros((), dtype=torch.long, device=targets_N.device)
+        step = max(1, CHUNK_NUMEL // backbone.vocab_size)
+        for start in range(0, batch.num_targets, step):
+            best_N = self.logits(head, backbone, hidden_ND[start : start + step]).argmax(-1)
+            right += (best_N == targets_N[start : start + step]).sum()
+        return {self.name: Judged(right, batch.num_targets)}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return how many places have a target."""

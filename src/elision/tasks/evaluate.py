@@ -9,14 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from elision.data.batch import Batch
 from elision.data.store import Store
 from elision.errors import InputError
 from elision.loaded import Loaded
-from elision.model.heads import CHUNK_NUMEL
-from elision.objectives import NextSentence
-from elision.objectives.token_prediction import TokenPrediction
 from elision.tasks.baselines import UNKNOWN, NgramModel
 from elision.train.precision import autocast, compute_dtype
 from elision.train.pretrain import loader_of
@@ -83,9 +81,12 @@ def evaluate_model(
     loader = loader_of(recipe, part, vocabulary, EXAMPLES_PER_BATCH)
     num_examples = min(num_examples, len(loader.plan))
     places = _Places()
+    carry = None
     with torch.no_grad():
         for batch in loader.in_order(num_examples):
-            _measure(loaded, batch, recipe.noise.restores, places, compute_dtype(precision, loaded.device))
+            carry = _measure(
+                loaded, batch, carry, recipe.noise.restores, places, compute_dtype(precision, loaded.device)
+            )
             advance(batch.num_examples)
     bits_per_nat = part.num_tokens / part.num_bytes / math.log(2)
     token_term = loaded.model.token_objective.name if loaded.model.token_objective else None
@@ -135,30 +136,27 @@ class _Places:
         held[name] = (before[0] + value, before[1] + count)
 
 
-def _measure(loaded: Loaded, batch: Batch, restores: str, places: _Places, dtype: torch.dtype) -> None:
-    model, moved = loaded.model, batch.to(loaded.device)
+def _measure(
+    loaded: Loaded,
+    batch: Batch,
+    carry: dict[str, Tensor] | None,
+    restores: str,
+    places: _Places,
+    dtype: torch.dtype,
+) -> dict[str, Tensor] | None:
+    model = loaded.model
     with autocast(loaded.device, dtype):
-        output = model.backbone(moved)
-        for objective in model.objectives:
-            head = model.heads[objective.name]
-            for name, term in objective.after(head, model.backbone, output, moved).items():
-                places.add(places.terms, name, float(term.sum), term.count)
-            if isinstance(objective, TokenPrediction):
-                hidden_ND = output.prediction.flatten(0, 1).index_select(0, moved.target_at)
-                targets_N = moved.targets.flatten().index_select(0, moved.target_at)
-                step = max(1, CHUNK_NUMEL // model.backbone.vocab_size)
-                for start in range(0, len(targets_N), step):
-                    best_N = objective.logits(head, model.backbone, hidden_ND[start : start + step]).argmax(-1)
-                    right = int((best_N == targets_N[start : start + step]).sum())
-                    places.add(places.right, objective.name, right, len(best_N))
-            elif isinstance(objective, NextSentence):
-                summary_ED = output.hidden.flatten(0, 1).index_select(0, moved.summary_at)
-                best_E = head(model.backbone.pool(summary_ED)).argmax(-1)
-                places.add(places.right, objective.name, int((best_E == moved.labels).sum()), len(best_E))
-                places.labels.setdefault(objective.name, []).append(batch.labels.numpy())
+        done = model.run(batch.to(loaded.device), carry)
+        for name, term in done.terms.items():
+            places.add(places.terms, name, float(term.sum), term.count)
+        for name, judged in model.judge(done).items():
+            places.add(places.right, name, int(judged.right), judged.count)
+            if judged.labels is not None:
+                places.labels.setdefault(name, []).append(judged.labels.cpu().numpy())
     targets, contexts = true_contexts(batch, restores, loaded.tokenizer.vocabulary.special)
     places.targets.append(targets)
     places.contexts.append(contexts)
+    return done.output.carry
 
 
 def true_contexts(batch: Batch, restores: str, special: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,243 @@
+"""Does it learn? A small real run of every system: its own loss beside a trivial predictor, and what it is worth after.
+
+    python -m bench.learns                          every system below, one after the other (about ten minutes each)
+    python -m bench.learns electra xlnet            some of them
+    python -m bench.learns --steps 300 --seeds 1    a quick look
+    python -m bench.learns xlm --parallel train.en train.ko --languages en ko --data mono/
+
+Each system is pretrained from the documentation of the installed Python packages with its own tokenizer, segmenter,
+noise and objectives, at a size that two cores train in minutes. Then the same weights, and random ones in the same
+architecture, are fine-tuned on the library task (256 labelled rows, eight classes; other modules than it is tested on) with
+several seeds. Runs lie in build/learns and are gone on with when the command is given again.
+
+A system has learned when its loss is well below what a predictor without context achieves (the unigram distribution for
+tokens, the more frequent answer for yes-or-no questions), and when the gain from pretraining exceeds the spread of the seeds.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import elision
+from bench import report
+from elision import recipes
+from elision.atomic import write_json
+from elision.data.store import MANIFEST, Store
+from elision.progress import console, task
+from elision.recipe import Recipe
+from elision.tasks.classify import FineTune, finetune_classifier
+from elision.tasks.evaluate import Evaluation, evaluate_model
+from elision.text.library_task import library_task
+from elision.text.prepare import prepare
+from elision.text.pydocs import PydocsSource
+from elision.train.loop import fit
+from elision.train.pretrain import prepare_run
+
+OUT = Path("build/learns")
+RESULTS = OUT / "results"
+
+# What a run of minutes needs instead of days, by name of the field, wherever a recipe has it. A model sees little more than
+# one pass over the text, so it cannot overfit and dropout would only slow it down; the wider initialisation lets so narrow a
+# network leave the unigram plateau early (LOG.md, 2026-11-22); short examples make many updates.
+SMALL: dict[str, Any] = {
+    "vocab_size": 8192,
+    "num_layers": 2,
+    "hidden_size": 128,
+    "num_heads": 2,
+    "feedforward_size": 512,
+    "max_length": 64,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "std": 0.08,
+    "learning_rate": 1e-3,
+    "batch_size": 64,
+    "warmup": 0.06,
+    "eval_examples": 384,
+    "keep_checkpoints": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A recipe, and what differs for it from `SMALL`."""
+
+    recipe: str
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    finetune_rate: float = 1e-3
+    teacher: str | None = None
+    """the system whose run it is distilled from"""
+
+
+SYSTEMS: dict[str, System] = {
+    "bert": System("bert-tiny"),
+    "roberta": System("roberta-tiny"),
+}
+
+
+def small(part: Any, settings: dict[str, Any]) -> Any:
+    """Return a recipe (or a part of one) with fields set by name, all the way down."""
+    if isinstance(part, tuple):
+        return tuple(small(item, settings) for item in part)
+    if not dataclasses.is_dataclass(part):
+        return part
+    return type(part)(
+        **{
+            field.name: settings[field.name] if field.name in settings else small(getattr(part, field.name), settings)
+            for field in dataclasses.fields(part)
+        }
+    )
+
+
+def recipe_of(name: str, steps: int) -> Recipe:
+    """Return the recipe that a line of the table trains."""
+    system = SYSTEMS[name]
+    settings = SMALL | {"steps": steps, "name": f"{name}-learns"} | system.changes
+    if system.teacher is not None:
+        settings["teacher"] = str(OUT / "runs" / system.teacher)
+    return small(recipes.get(system.recipe), settings)
+
+
+def store_of(recipe: Recipe) -> Store:
+    """Return the documentation as the recipe's tokenizer reads it; recipes of the same tokenizer share a store."""
+    spec = recipe.tokenizer
+    kind = "-".join([type(spec).__name__.lower(), *([spec.layout] if hasattr(spec, "layout") else [])])
+    path = OUT / "stores" / kind
+    if (path / MANIFEST).is_file():
+        return Store.open(path)
+    return prepare([PydocsSource()], path, spec, sample_megabytes=10)
+
+
+def pretrain(name: str, recipe: Recipe, store: Store) -> tuple[Evaluation, Evaluation]:
+    """Train, or go on; returns what the model was before its first step and what it is at its best."""
+    folder = OUT / "runs" / name
+    run = prepare_run(recipe, store, folder, report=lambda progress: bar.advance(progress.step - bar.done))
+    fresh = elision.loaded.Loaded(folder, run.model.eval(), recipe, store.tokenizer, None, [])
+    before = evaluate_model(fresh, store, num_examples=recipe.train.eval_examples)
+    run.model.train()
+    with task(f"{name}: pretraining", recipe.train.steps, "steps") as bar:
+        fit(run)
+    after = evaluate_model(elision.load(folder), store, num_examples=recipe.train.eval_examples)
+    return before, after
+
+
+def finetune(name: str, seeds: Sequence[int]) -> dict[str, list[float]]:
+    """Return the accuracy of each seed with and without the pretrained weights, and the majority's."""
+    labelled = library_task()
+    train = [(row["text"], row["label"]) for row in labelled.train]
+    valid = [(row["text"], row["label"]) for row in labelled.valid]
+    loaded = elision.load(OUT / "runs" / name)
+    scores: dict[str, list[float]] = {"pretrained": [], "scratch": []}
+    with task(f"{name}: fine-tuning", 2 * len(seeds), "runs") as bar:
+        for seed in seeds:
+            for kind in scores:
+                settings = FineTune(
+                    epochs=12,
+                    learning_rate=SYSTEMS[name].finetune_rate,
+                    seed=seed,
+                    from_scratch=kind == "scratch",
+                    max_length=SMALL["max_length"],
+                )
+                folder = OUT / "finetuned" / f"{name}-{kind}-{seed}"
+                result = finetune_classifier(loaded, train, valid, folder, settings)
+                scores[kind].append(result.metrics["accuracy"])
+                bar.advance()
+    return {**scores, "majority": [result.majority]}
+
+
+def measure(name: str, steps: int, seeds: Sequence[int]) -> dict[str, Any]:
+    """Run one system; returns its line, which is also kept as a file."""
+    recipe = recipe_of(name, steps)
+    before, after = pretrain(name, recipe, store_of(recipe))
+    terms = {}
+    for line in after.lines:
+        if line.model != "model" or line.loss is None:
+            continue
+        start = next(other.loss for other in before.lines if (other.term, other.model) == (line.term, "model"))
+        trivial = [other for other in after.lines if other.term == line.term and other.model in ("unigram", "majority")]
+        per_byte = line.bits_per_byte / line.loss if line.bits_per_byte is not None else None
+        terms[line.term] = {
+            "start": start,
+            "end": line.loss,
+            "trivial": trivial[0].loss if trivial else None,
+            "bits_per_byte_per_nat": per_byte,
+            "accuracy": line.accuracy,
+        }
+    result = {
+        "system": name,
+        "recipe": recipe.to_dict(),
+        "steps": steps,
+        "parameters": elision.load(OUT / "runs" / name).model.num_parameters(),
+        "terms": terms,
+        **finetune(name, seeds),
+    }
+    write_json(RESULTS / f"{name}.json", result)
+    return result
+
+
+def cells(result: dict[str, Any]) -> list[str]:
+    """Return the cells of one line of the table."""
+    shown = []
+    for term, values in result["terms"].items():
+        scale, unit = (values["bits_per_byte_per_nat"], " bpb") if values["bits_per_byte_per_nat"] else (1.0, "")
+        trivial = "" if values["trivial"] is None else f" (trivial {scale * values['trivial']:.3f})"
+        shown.append(f"{term} {scale * values['start']:.3f} → {scale * values['end']:.3f}{unit}{trivial}")
+    gain = statistics.mean(result["pretrained"]) - statistics.mean(result["scratch"])
+    spread = max(_spread(result["pretrained"]), _spread(result["scratch"]))
+    return [
+        result["system"],
+        f"{result['steps']}",
+        "; ".join(shown),
+        _mean_and_spread(result["pretrained"]),
+        _mean_and_spread(result["scratch"]),
+        f"{gain:+.3f}" + ("" if gain > spread else " (within the spread)"),
+    ]
+
+
+COLUMNS = ("system", "steps", "held-out loss, start → end", "fine-tuned", "from scratch", "gain")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the systems, print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.learns", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("systems", nargs="*", help=f"of {', '.join(SYSTEMS)} (default: all)")
+    parser.add_argument("--steps", type=int, default=1500, help="updates of pretraining (default 1500)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of fine-tuning (default 3)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: all cores)")
+    parser.add_argument("--write-readme", action="store_true", help="put the table of all results into bench/README.md")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.systems if name not in SYSTEMS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(SYSTEMS)}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    for name in options.systems or SYSTEMS:
+        console.print(" | ".join(cells(measure(name, options.steps, range(1, options.seeds + 1)))), markup=False)
+    results = [json.loads(file.read_text()) for name in SYSTEMS if (file := RESULTS / f"{name}.json").is_file()]
+    table = Table(*COLUMNS)
+    for result in results:
+        table.add_row(*cells(result))
+    Console().print(table)
+    if options.write_readme:
+        report.write_learns(report.markdown_table(COLUMNS, [cells(result) for result in results]))
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.3f} ± {_spread(values):.3f}"
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+if __name__ == "__main__":
+    main()
