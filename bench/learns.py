@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import elision
 from bench import report
@@ -223,10 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.systems or SYSTEMS:
         console.print(" | ".join(cells(measure(name, options.steps, range(1, options.seeds + 1)))), markup=False)
     results = [json.loads(file.read_text()) for name in SYSTEMS if (file := RESULTS / f"{name}.json").is_file()]
-    table = Table(*COLUMNS)
-    for result in results:
-        table.add_row(*cells(result))
-    Console().print(table)
+    report.print_table("what small runs learn", COLUMNS, [cells(result) for result in results])
     if options.write_readme:
         report.write_learns(report.markdown_table(COLUMNS, [cells(result) for result in results]))
 

@@ -67,15 +67,16 @@ def loader_cells(row: Row) -> list[str]:
 
 def print_pretrain(rows: Sequence[Row]) -> None:
     """Print the training table."""
-    _print("a training step beside transformers", PRETRAIN_COLUMNS, [pretrain_cells(row) for row in rows])
+    print_table("a training step beside transformers", PRETRAIN_COLUMNS, [pretrain_cells(row) for row in rows])
 
 
 def print_loader(rows: Sequence[Row]) -> None:
     """Print the loader table."""
-    _print("the loader beside the trainer that it feeds", LOADER_COLUMNS, [loader_cells(row) for row in rows])
+    print_table("the loader beside the trainer that it feeds", LOADER_COLUMNS, [loader_cells(row) for row in rows])
 
 
-def _print(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table as wide as it needs to be."""
     # A log is as wide as it needs to be; only a terminal has an edge.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
