@@ -1,12 +1,15 @@
 """Objectives: what must be restored, and what a mistake costs. One file each."""
 
+from elision.objectives.answering import SpanExtraction
 from elision.objectives.classification import Classification
 from elision.objectives.clm import CausalLM
 from elision.objectives.mlm import MaskedLM
 from elision.objectives.next_sentence import NextSentence
 from elision.objectives.objective import Judged, Objective, Term, Terms
+from elision.objectives.tagging import TokenClassification
 
-# Closed union of what a recipe accepts; Classification belongs to fine-tuning, whose labels no recipe knows.
+# Closed union of what a recipe accepts; Classification, TokenClassification and SpanExtraction belong to fine-tuning,
+# whose labels no recipe knows.
 AnyObjective = MaskedLM | CausalLM | NextSentence
 
 __all__ = [
@@ -17,6 +20,8 @@ __all__ = [
     "MaskedLM",
     "NextSentence",
     "Objective",
+    "SpanExtraction",
     "Term",
     "Terms",
+    "TokenClassification",
 ]
