@@ -64,6 +64,8 @@ class FineTune:
     warmup: float = 0.1
     """share of the steps over which the rate rises; then it falls linearly to zero"""
     weight_decay: float = 0.01
+    layer_decay: float = 1.0
+    """each block learns at this share of the rate of the block above it, the embeddings slowest (ELECTRA: 0.8)"""
     max_length: int | None = None
     """tokens in an example, what is longer is cut; None = the length of the model's pretraining examples"""
     seed: int = 1
@@ -177,6 +179,11 @@ def prepare(
     loaded = model if isinstance(model, Loaded) else elision.load(model)
     recipe = loaded.recipe
     backbone = recipe.backbone
+    if settings.layer_decay != 1 and getattr(backbone, "sharing", "none") != "none":
+        raise InputError(
+            f"layer_decay is {settings.layer_decay}, but the blocks of {recipe.name} share their weights (sharing "
+            f"{backbone.sharing!r}), so none has a rate of its own: leave layer_decay at 1"
+        )
     pretrained_length = min(recipe.segmenter.max_length, backbone.max_length or recipe.segmenter.max_length)
     vocabulary = loaded.tokenizer.vocabulary
     max_length = settings.max_length or pretrained_length
@@ -213,7 +220,9 @@ def _train(settings: FineTune, num_rows: int, learning_rate: float) -> Train:
     return Train(
         batch_size=settings.batch_size,
         steps=steps,
-        optimizer=AdamW(learning_rate=learning_rate, weight_decay=settings.weight_decay),
+        optimizer=AdamW(
+            learning_rate=learning_rate, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay
+        ),
         schedule=Linear(warmup=settings.warmup),
         seed=settings.seed,
         precision=settings.precision,

@@ -14,7 +14,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +30,9 @@ WEIGHTS, OPTIMIZER, CARRY, STATE, INDEX = (
     "state.json",
     "checkpoints.json",
 )
+
+# What optimisers hold for a parameter, by their name and by the name it has in a checkpoint.
+HELD = {"step": "update", "exp_avg": "first", "exp_avg_sq": "second", "sum": "squares"}
 
 
 @dataclasses.dataclass
@@ -156,17 +158,15 @@ def resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
     recorded = _recorded(folder)
     load_into(model, _read_tensors(folder / WEIGHTS, recorded), folder)
     moments = _read_tensors(folder / OPTIMIZER, recorded)
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    parameters = dict(model.named_parameters())
-    for name in names:
-        parameter = parameters[name]
-        if f"first.{name}" in moments:
-            optimizer.state[parameter] = {
-                # The fused kernel keeps its counter beside the parameter.
-                "step": moments["update"].clone().to(parameter.device),
-                "exp_avg": moments[f"first.{name}"].to(parameter.device),
-                "exp_avg_sq": moments[f"second.{name}"].to(parameter.device),
-            }
+    for name, parameter in model.named_parameters():
+        # The fused kernels keep their counter beside the parameter.
+        held = {
+            theirs: moments[f"{ours}.{name}"].to(parameter.device)
+            for theirs, ours in HELD.items()
+            if f"{ours}.{name}" in moments
+        }
+        if held:
+            optimizer.state[parameter] = held
     carry = _read_tensors(folder / CARRY, recorded) if (folder / CARRY).exists() else None
     values = json.loads((folder / STATE).read_text(encoding="utf-8"))
     known = {field.name for field in dataclasses.fields(State)}
@@ -210,14 +210,11 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], source: Path) -> Non
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        held: dict[str, Any] = optimizer.state.get(parameter, {})
-        if held:
-            tensors[f"first.{name}"] = held["exp_avg"].cpu().contiguous()
-            tensors[f"second.{name}"] = held["exp_avg_sq"].cpu().contiguous()
-            tensors["update"] = held["step"].cpu().clone()
-    return tensors
+    return {
+        f"{HELD[kind]}.{name}": value.cpu().contiguous().clone()
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def _recorded(folder: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ from elision.data.loader import Loader, data_step
 from elision.data.order import derive_seed
 from elision.model.language_model import LanguageModel
 from elision.train import checkpoint
+from elision.train.clipping import clip_, parts_of
 from elision.train.metrics import MetricsLog, matmul_peak, peak_memory_bytes
 from elision.train.precision import autocast, compute_dtype
 from elision.train.settings import Train
@@ -114,7 +115,7 @@ def fit(run: Run) -> checkpoint.State:
 
 def _fit_until_failure(run: Run) -> checkpoint.State:
     train, device, model = run.train, run.device, run.model.to(run.device)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    clipped_together = parts_of(model, train.optimizer.clip_apart)
     optimizer = train.optimizer.build(model)
     state, carry = checkpoint.resume(run.folder, model, optimizer)
     dtype = compute_dtype(train.precision, device)
@@ -157,7 +158,7 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
                     losses[name] = losses[name] + value if name in losses else value
                 losses["loss"] = losses["loss"] + loss.detach() if "loss" in losses else loss.detach()
             carry = _joined(carried)
-            losses["grad_norm"] = train.optimizer.clip_(parameters)
+            losses["grad_norm"] = clip_(clipped_together, train.optimizer.clip_norm)
             rate = train.optimizer.learning_rate * train.schedule.share(state.step, train.steps)
             train.optimizer.prepare(optimizer, state.step + 1, rate)
             optimizer.step()

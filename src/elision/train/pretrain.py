@@ -28,6 +28,7 @@ from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe, to_plain
 from elision.text.vocabulary import Vocabulary
 from elision.train import checkpoint
+from elision.train.clipping import clip_, parts_of
 from elision.train.loop import Progress, Run, evaluate, wants_compilation
 from elision.train.precision import autocast, compute_dtype
 from elision.train.settings import Train, parse_budget
@@ -278,7 +279,7 @@ def _seconds_per_step(run: Run) -> float:
     """Time updates of a model that is thrown away after, with the loader at work beside it as in the run itself."""
     dtype = compute_dtype(run.train.precision, run.device)
     optimizer = run.train.optimizer.build(run.model)
-    parameters = list(run.model.parameters())
+    clipped_together = parts_of(run.model, run.train.optimizer.clip_apart)
     if wants_compilation(run.train, run.device):
         run.model.compile_blocks()
     started = begun = time.monotonic()
@@ -288,7 +289,7 @@ def _seconds_per_step(run: Run) -> float:
             with autocast(run.device, dtype):
                 terms, _ = run.model(batch.to(run.device))
             sum(term.sum / max(1, term.count) for term in terms.values()).backward()
-        norm = run.train.optimizer.clip_(parameters)
+        norm = clip_(clipped_together, run.train.optimizer.clip_norm)
         run.train.optimizer.prepare(optimizer, update, run.train.optimizer.learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

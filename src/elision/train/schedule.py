@@ -8,26 +8,36 @@ from elision.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """Linear warm-up, then linear decay to zero over all steps."""
+    """Linear warm-up, then linear decay over all steps."""
 
     warmup: float = 0.01
     """steps of warm-up; below 1: the share of all steps"""
     kink: bool = False
     """as in the BERT code: the decay is counted from step 0 and does not act during warm-up, so the rate drops from the
     peak to peak * (1 - warmup / steps) when warm-up ends"""
+    product: bool = False
+    """as in the ELECTRA code: warm-up and decay are factors that are multiplied, both counted from step 0"""
+    final_share: float = 0.0
+    """share of the peak where the decay ends (XLNet: 0.001)"""
 
     def __post_init__(self) -> None:
         _check_warmup(self.warmup)
+        _check_share(self, "final_share")
+        if self.kink and self.product:
+            raise InputError("kink and product are two forms of the same schedule: set one of them")
 
     def share(self, step: int, steps: int) -> float:
         """Return the share of the peak rate at `step`, counted from 0."""
         warmup = _warmup_steps(self.warmup, steps)
+        if self.product:
+            return min(1.0, step / warmup if warmup else 1.0) * self._decayed(step / steps)
         if step < warmup:
             # The released code counts from 0, so its first update has rate 0 and changes nothing.
             return step / warmup if self.kink else (step + 1) / warmup
-        if self.kink:
-            return max(0.0, 1 - step / steps)
-        return max(0.0, (steps - step) / max(1, steps - warmup))
+        return self._decayed(step / steps if self.kink else (step - warmup) / max(1, steps - warmup))
+
+    def _decayed(self, progress: float) -> float:
+        return self.final_share + (1 - self.final_share) * max(0.0, 1 - progress)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +51,7 @@ class Cosine:
 
     def __post_init__(self) -> None:
         _check_warmup(self.warmup)
+        _check_share(self, "final_share")
 
     def share(self, step: int, steps: int) -> float:
         """Return the share of the peak rate at `step`, counted from 0."""
@@ -51,7 +62,44 @@ class Cosine:
         return self.final_share + (1 - self.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-Schedule = Linear | Cosine
+@dataclasses.dataclass(frozen=True)
+class InverseSquareRoot:
+    """Linear warm-up, then the peak times sqrt(warmup / step), without an end (Vaswani et al. 2017; XLM)."""
+
+    warmup: float = 4000
+    """steps of warm-up; below 1: the share of all steps"""
+    initial_share: float = 0.001
+    """share of the peak at the first step (XLM: a rate of 1e-7)"""
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        _check_share(self, "initial_share")
+
+    def share(self, step: int, steps: int) -> float:
+        """Return the share of the peak rate at `step`, counted from 0."""
+        warmup = max(1, _warmup_steps(self.warmup, steps))
+        if step < warmup:
+            return self.initial_share + (1 - self.initial_share) * step / warmup
+        return math.sqrt(warmup / step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """Linear warm-up, then the peak for good (ELMo)."""
+
+    warmup: float = 0.0
+    """steps of warm-up; below 1: the share of all steps"""
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+
+    def share(self, step: int, steps: int) -> float:
+        """Return the share of the peak rate at `step`, counted from 0."""
+        return min(1.0, (step + 1) / max(1, _warmup_steps(self.warmup, steps)))
+
+
+# Closed union of what a recipe accepts.
+Schedule = Linear | Cosine | InverseSquareRoot | Constant
 
 
 def _warmup_steps(warmup: float, steps: int) -> int:
@@ -62,3 +110,9 @@ def _warmup_steps(warmup: float, steps: int) -> int:
 def _check_warmup(warmup: float) -> None:
     if warmup < 0:
         raise InputError(f"warmup is {warmup}: give a share below 1 or a number of steps")
+
+
+def _check_share(settings: object, name: str) -> None:
+    value = getattr(settings, name)
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} is {value}: it is a share of the peak, give a number from 0 to 1")

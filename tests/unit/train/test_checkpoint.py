@@ -12,8 +12,10 @@ from torch import nn
 
 from elision.errors import InputError
 from elision.train import checkpoint
+from elision.train.adagrad import Adagrad
 from elision.train.checkpoint import State, find, load_into, read_index, read_weights, resume, save
-from elision.train.optim import AdamW
+from elision.train.lamb import Lamb
+from elision.train.optim import AdamW, Optimizer
 
 
 def small_model(seed: int = 0) -> nn.Sequential:
@@ -21,13 +23,19 @@ def small_model(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
 
 
-def stepped(model: nn.Module) -> torch.optim.Optimizer:
+def stepped(model: nn.Module, settings: Optimizer = AdamW()) -> torch.optim.Optimizer:
     """Return an optimiser that has made one update."""
-    optimizer = AdamW().build(model)
-    model(torch.randn(2, 3)).square().sum().backward()
+    optimizer = settings.build(model)
+    step(model, settings, optimizer, 1)
+    return optimizer
+
+
+def step(model: nn.Module, settings: Optimizer, optimizer: torch.optim.Optimizer, update: int) -> None:
+    torch.manual_seed(update)
+    model(torch.randn(2, 3)).pow(3).sum().backward()
+    settings.prepare(optimizer, update, 1e-2)
     optimizer.step()
     optimizer.zero_grad()
-    return optimizer
 
 
 @pytest.fixture
@@ -65,6 +73,37 @@ def test_everything_comes_back_bit_for_bit(run: Path) -> None:
         assert torch.equal(mine, theirs)
         for moment in ("exp_avg", "exp_avg_sq", "step"):
             assert torch.equal(fresh.state[mine][moment], optimizer.state[theirs][moment])
+
+
+@pytest.mark.parametrize(
+    "settings", [AdamW(), AdamW(layer_decay=1.0, bias_correction=False), Lamb(), Lamb(bias_correction=True), Adagrad()]
+)
+def test_every_optimiser_goes_on_bit_for_bit(run: Path, settings: Optimizer) -> None:
+    model = small_model()
+    optimizer = stepped(model, settings)
+    save(run, State(step=1), model, optimizer, None, is_best=False, keep=2, keep_every=None)
+    other = small_model(1)
+    fresh = settings.build(other)
+    resume(run, other, fresh)
+    for update in (2, 3):
+        step(model, settings, optimizer, update)
+        step(other, settings, fresh, update)
+    for mine, theirs in zip(other.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_parameter_without_gradients_keeps_its_own_count_of_updates(run: Path) -> None:
+    model = small_model()
+    optimizer = stepped(model)
+    model[1].weight.requires_grad_(False)
+    step(model, AdamW(), optimizer, 2)
+    model[1].weight.requires_grad_(True)
+    save(run, State(step=2), model, optimizer, None, is_best=False, keep=2, keep_every=None)
+    other = small_model(1)
+    fresh = AdamW().build(other)
+    resume(run, other, fresh)
+    assert float(fresh.state[other[1].weight]["step"]) == 1
+    assert float(fresh.state[other[0].weight]["step"]) == 2
 
 
 def test_a_new_run_starts_at_step_zero(run: Path) -> None:

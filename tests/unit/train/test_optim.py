@@ -102,21 +102,68 @@ def test_a_rate_of_zero_changes_no_weight_but_moves_the_moments(bias_correction:
     assert not torch.equal(later[0].weight, fresh[0].weight)
 
 
-def test_clipping_scales_a_long_gradient_to_the_limit_and_returns_its_norm() -> None:
-    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
-    for parameter, gradient in zip(parameters, ([3.0, 0.0], [4.0])):
-        parameter.grad = torch.tensor(gradient)
-    assert float(AdamW(clip_norm=1.0).clip_(parameters)) == pytest.approx(5.0)
-    assert math.sqrt(sum(float(p.grad.square().sum()) for p in parameters)) == pytest.approx(1.0, rel=1e-5)
-    assert float(AdamW(clip_norm=2.0).clip_(parameters)) == pytest.approx(1.0, rel=1e-5)
-    assert parameters[1].grad.item() == pytest.approx(0.8, rel=1e-5)
+class Deep(nn.Module):
+    """The names of a model of three blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.embeddings = nn.Embedding(3, 2)
+        self.backbone.project = nn.Linear(2, 2)
+        self.backbone.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+        self.backbone.pooler = nn.Linear(2, 2)
+        self.heads = nn.ModuleDict({"classification": nn.Linear(2, 2)})
 
 
-def test_a_limit_of_zero_means_no_clipping() -> None:
-    parameter = nn.Parameter(torch.zeros(1))
-    parameter.grad = torch.tensor([1e6])
-    assert float(AdamW(clip_norm=0.0).clip_([parameter])) == pytest.approx(1e6)
-    assert parameter.grad.item() == 1e6
+def test_layer_decay_slows_each_block_against_the_one_above_as_in_the_electra_code() -> None:
+    model = Deep()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    settings = AdamW(layer_decay=0.8, weight_decay=0.1)
+    optimizer = settings.build(model)
+    settings.prepare(optimizer, 1, 1e-3)
+    exponent = {
+        names[id(parameter)]: round(math.log(group["lr"] / 1e-3, 0.8), 6)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert {name: value for name, value in exponent.items() if name.endswith("weight")} == {
+        "heads.classification.weight": 0,
+        "backbone.pooler.weight": 1,
+        "backbone.blocks.2.weight": 2,
+        "backbone.blocks.1.weight": 3,
+        "backbone.blocks.0.weight": 4,
+        "backbone.project.weight": 5,
+        "backbone.embeddings.weight": 5,
+    }
+    assert all(exponent[name] == exponent[name.replace("bias", "weight")] for name in exponent)
+    assert {
+        (names[id(p)].rsplit(".")[-1], group["decay"]) for group in optimizer.param_groups for p in group["params"]
+    } == {
+        ("weight", 0.1),
+        ("bias", 0.0),
+    }
+
+
+@pytest.mark.parametrize("bias_correction", [True, False])
+def test_with_layer_decay_the_first_step_of_every_parameter_is_that_share_of_the_rate(bias_correction: bool) -> None:
+    model = Deep().double()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    settings = AdamW(layer_decay=0.5, weight_decay=0.1, bias_correction=bias_correction, eps=1e-12)
+    optimizer = settings.build(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    settings.prepare(optimizer, 1, 1e-2)
+    optimizer.step()
+    size = 1.0 if bias_correction else 0.1 / math.sqrt(0.001)
+    for name, share in (("heads.classification.weight", 1), ("backbone.blocks.1.weight", 1 / 8)):
+        step = before[name] - dict(model.named_parameters())[name]
+        torch.testing.assert_close(step, 1e-2 * share * (size + 0.1 * before[name]), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1])
+def test_a_layer_decay_that_is_no_share_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match=f"layer_decay is {share}"):
+        AdamW(layer_decay=share)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from elision import recipes
 from elision.errors import InputError
-from elision.train.schedule import Cosine, Linear
+from elision.train.schedule import Constant, Cosine, InverseSquareRoot, Linear, Schedule
 
 
 def test_berts_rate_jumps_down_when_warm_up_ends() -> None:
@@ -30,6 +30,43 @@ def test_without_the_kink_the_rate_is_continuous_and_ends_at_zero() -> None:
     assert [schedule.share(step, 110) for step in (0, 4, 9, 10, 60, 109, 110)] == pytest.approx(
         [0.1, 0.5, 1.0, 1.0, 0.5, 0.01, 0.0]
     )
+
+
+def test_electras_factors_are_multiplied_and_both_count_from_step_0() -> None:
+    schedule = Linear(warmup=10, product=True)
+    assert [schedule.share(step, 100) for step in (0, 5, 10, 50, 100)] == pytest.approx([0, 0.5 * 0.95, 0.9, 0.5, 0.0])
+    # Continuous, unlike the kink.
+    assert abs(schedule.share(10, 100) - schedule.share(9, 100)) < 0.1
+
+
+def test_the_two_forms_of_counting_from_step_0_exclude_each_other() -> None:
+    with pytest.raises(InputError, match="kink and product"):
+        Linear(kink=True, product=True)
+
+
+def test_the_decay_ends_at_its_final_share() -> None:
+    schedule = Linear(warmup=10, final_share=0.001)
+    assert [schedule.share(step, 110) for step in (9, 10, 60, 110, 200)] == pytest.approx(
+        [1.0, 1.0, 0.5005, 0.001, 0.001]
+    )
+    with pytest.raises(InputError, match="final_share is 2"):
+        Linear(final_share=2)
+
+
+def test_inverse_square_root_climbs_from_its_first_rate_and_then_quarters_when_steps_grow_sixteenfold() -> None:
+    schedule = InverseSquareRoot(warmup=100, initial_share=1e-3)
+    assert [schedule.share(step, 10) for step in (0, 50, 100, 400, 1600)] == pytest.approx(
+        [1e-3, 0.5005, 1.0, 0.5, 0.25]
+    )
+    # XLM: 1e-7 + step * (peak - 1e-7) / warmup, then peak * sqrt(warmup / step).
+    peak, first = 1e-4, 1e-7
+    for step in (0, 1, 99):
+        assert peak * schedule.share(step, 10) == pytest.approx(first + step * (peak - first) / 100)
+
+
+def test_constant_stays_at_the_peak_once_warm() -> None:
+    assert [Constant().share(step, 10) for step in (0, 9, 99)] == [1.0, 1.0, 1.0]
+    assert [Constant(warmup=4).share(step, 10) for step in (0, 1, 3, 9)] == [0.25, 0.5, 1.0, 1.0]
 
 
 def test_cosine_starts_peaks_and_ends_where_it_should() -> None:
@@ -58,18 +95,36 @@ def test_a_share_of_the_steps_is_rounded_up_without_being_fooled_by_floats(
         assert schedule.share(warmup_steps - 2, steps) < 1.0
 
 
-@pytest.mark.parametrize("schedule", [Linear(warmup=0), Linear(warmup=0, kink=True), Cosine(warmup=0)])
-def test_no_warm_up_starts_at_the_peak(schedule: Linear | Cosine) -> None:
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Linear(warmup=0),
+        Linear(warmup=0, kink=True),
+        Linear(warmup=0, product=True),
+        Cosine(warmup=0),
+        Constant(),
+    ],
+)
+def test_no_warm_up_starts_at_the_peak(schedule: Schedule) -> None:
     assert schedule.share(0, 100) == 1.0
 
 
-@pytest.mark.parametrize("schedule", [Linear(warmup=500), Linear(warmup=500, kink=True), Cosine(warmup=500)])
-def test_a_warm_up_longer_than_the_run_only_climbs(schedule: Linear | Cosine) -> None:
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Linear(warmup=500),
+        Linear(warmup=500, kink=True),
+        Cosine(warmup=500),
+        InverseSquareRoot(warmup=500),
+        Constant(warmup=500),
+    ],
+)
+def test_a_warm_up_longer_than_the_run_only_climbs(schedule: Schedule) -> None:
     shares = [schedule.share(step, 100) for step in range(100)]
     assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 0.2
 
 
-@pytest.mark.parametrize("kind", [Linear, Cosine])
+@pytest.mark.parametrize("kind", [Linear, Cosine, InverseSquareRoot, Constant])
 def test_a_negative_warm_up_is_refused(kind: type) -> None:
     with pytest.raises(InputError, match="warmup is -1"):
         kind(warmup=-1)
