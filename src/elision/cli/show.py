@@ -44,6 +44,8 @@ class Show:
     """which split of the store"""
     tokenizer: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """take the tokenizer from here (a folder, tokenizer.json, vocab.txt, ...)"""
+    model: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """a run of this recipe, whose generator fills places in and whose tokenizer is taken (ELECTRA, DeBERTa-v3)"""
     index: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """which example of the text or the store; default: one that shows much of the text, or the store's first"""
     examples: Annotated[int, tyro.conf.arg(metavar="N")] = 1
@@ -61,6 +63,7 @@ class Show:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     settings = parse(arguments)
+    import elision
     from elision.data.store import Store
     from elision.show.source import explain_split, explain_texts
     from elision.text.tokenizer import Tokenizer
@@ -71,15 +74,23 @@ def main(arguments: list[str]) -> int:
     if settings.data is not None and settings.tokenizer is not None:
         raise InputError("--data and --tokenizer both name a tokenizer: give one of them")
     store = None if settings.data is None else Store.open(settings.data)
+    loaded = None if settings.model is None else elision.load(settings.model)
+    trained = None if loaded is None else loaded.model
     if settings.text:
         tokenizer = store.tokenizer if store is not None else None
+        if loaded is not None:
+            tokenizer = loaded.tokenizer
         if settings.tokenizer is not None:
             tokenizer = Tokenizer.load(settings.tokenizer)
-        shown = explain_texts(settings.recipe, texts, tokenizer, settings.seed, settings.index, settings.examples)
+        shown = explain_texts(
+            settings.recipe, texts, tokenizer, settings.seed, settings.index, settings.examples, trained
+        )
     elif store is not None:
         split = store.split(settings.split)
         index = 0 if settings.index is None else settings.index
-        shown = explain_split(settings.recipe, split, store.tokenizer, settings.seed, index, settings.examples)
+        shown = explain_split(
+            settings.recipe, split, store.tokenizer, settings.seed, index, settings.examples, (), trained
+        )
     else:
         raise InputError('there is nothing to show: give a text (elision show bert-base "Some text.") or --data STORE')
     if settings.html is not None:

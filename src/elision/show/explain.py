@@ -9,7 +9,7 @@ T places in the row that is shown.
 import dataclasses
 import difflib
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,6 @@ import torch
 
 from elision.data.batch import Batch, collate
 from elision.data.example import NO_TARGET, Example
-from elision.data.segment import SentencePairs
 from elision.model.backbones import Backbone
 from elision.model.visibility import causal_mask
 from elision.recipe import Recipe
@@ -61,6 +60,9 @@ class Token:
     document: int
     example: int
     segment: int | None
+    language: int | None = None
+    sampled: str | None = None
+    """what a generator puts in this place before the model reads it"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,6 +105,16 @@ class Explanation:
         return any(token.segment is not None for token in self.tokens)
 
     @property
+    def has_languages(self) -> bool:
+        """Whether the examples tell languages apart."""
+        return any(token.language is not None for token in self.tokens)
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether a generator fills places in."""
+        return any(token.sampled is not None for token in self.tokens)
+
+    @property
     def changes_elsewhere(self) -> bool:
         """Whether some change cannot be read off the targets: what stood there is not what must be said there."""
         return any(
@@ -121,13 +133,19 @@ def explain(
     after: Sequence[Example],
     tokenizer: Tokenizer,
     notes: Sequence[str] = (),
+    rewrite: Callable[[Batch], Batch] | None = None,
 ) -> Explanation:
-    """Explain examples, given as they were before and after the noise of `recipe`, packed into one row."""
+    """Explain examples, given as they were before and after the noise of `recipe`, packed into one row.
+
+    rewrite: what the objectives do to the batch before the model reads it (a generator's samples).
+    """
     pad_id = tokenizer.vocabulary.pad or 0
     batch = collate(after, pad_id=pad_id, row_length=sum(map(len, after)), packing=True)
     tokens: list[Token] = []
     for number, index in enumerate(batch.examples):
         tokens += _tokens(batch, len(tokens), number, before[index], after[index], tokenizer)
+    if rewrite is not None:
+        tokens = _with_samples(tokens, batch, rewrite(batch), tokenizer)
     if all(_restores(*pair, shift=0) for pair in zip(before, after)):
         restores = "itself"
     else:
@@ -145,7 +163,8 @@ def explain(
         sentences=(),
         notes=tuple(notes),
     )
-    return dataclasses.replace(explanation, sentences=(_what_is_asked(explanation), _what_is_seen(explanation)))
+    said = [_what_is_asked(explanation), _what_is_sampled(explanation), _what_is_seen(explanation)]
+    return dataclasses.replace(explanation, sentences=tuple(filter(None, said)))
 
 
 def who_sees_whom(backbone: Backbone, batch: Batch) -> np.ndarray:
@@ -160,9 +179,9 @@ def who_sees_whom(backbone: Backbone, batch: Batch) -> np.ndarray:
 
 def label_in_words(recipe: Recipe, label: int | float) -> str:
     """Return what the label of an example says."""
-    if isinstance(recipe.segmenter, SentencePairs):
-        meaning = ("Yes: B is what comes next in the text", "No: B was drawn from elsewhere")
-        return f"Does B follow A? {meaning[int(label)]} (label {label})."
+    meanings = recipe.segmenter.label_meanings
+    if meanings:
+        return f"{meanings[int(label)]} (label {label})."
     return f"The label of the whole is {label}."
 
 
@@ -188,6 +207,7 @@ def _tokens(
     row = slice(offset, offset + len(after))
     inputs, targets = batch.inputs[0, row].tolist(), batch.targets[0, row].tolist()
     segments = [None] * len(after) if batch.type_ids is None else batch.type_ids[0, row].tolist()
+    languages = [None] * len(after) if batch.languages is None else batch.languages[0, row].tolist()
     origins, dropped = _origins(before, after)
     tokens = []
     for place, fate in enumerate(fates(before, after, vocabulary)):
@@ -204,9 +224,20 @@ def _tokens(
                 document=int(batch.doc_ids[0, offset + place]),
                 example=number,
                 segment=segments[place],
+                language=languages[place],
             )
         )
     return tokens
+
+
+def _with_samples(tokens: list[Token], batch: Batch, rewritten: Batch, tokenizer: Tokenizer) -> list[Token]:
+    """Note what stands in each place with a target once the objectives have rewritten the batch."""
+    asked = set(batch.target_at.tolist())
+    pieces = tokenizer.tokens(rewritten.inputs.flatten().tolist())
+    return [
+        dataclasses.replace(token, sampled=pieces[place]) if place in asked else token
+        for place, token in enumerate(tokens)
+    ]
 
 
 def _restores(before: Example, after: Example, shift: int) -> bool:
@@ -259,6 +290,17 @@ def _what_is_asked(shown: Explanation) -> str:
     pieces = [f"{number} {what}" for number, what in fate if number]
     verb = "is" if asked == 1 else "are"
     return f"{some} {verb} to be restored: {', '.join(pieces)}."
+
+
+def _what_is_sampled(shown: Explanation) -> str:
+    sampled = [token for token in shown.tokens if token.sampled is not None]
+    if not sampled:
+        return ""
+    right = sum(token.sampled == token.target for token in sampled)
+    return (
+        f"A generator fills the {len(sampled)} places before the model reads them: {right} with the very token that "
+        f"stood there, {len(sampled) - right} with another one."
+    )
 
 
 def _what_is_seen(shown: Explanation) -> str:

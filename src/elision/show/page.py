@@ -59,7 +59,7 @@ def page(shown: Explanation) -> str:
 <figcaption>{_caption(shown)}</figcaption>
 </figure>
 <div>
-<p>{escape(shown.sentences[1])}</p>
+<p>{escape(shown.sentences[-1])}</p>
 <p class="status" aria-live="polite">{HINT}</p>
 </div>
 </div>
@@ -103,7 +103,7 @@ def picture(shown: Explanation) -> str:
         names = "".join(f'<text x="-0.3" y="{row + 0.74}">{escape(name)}</text>' for row, name in enumerate(cut))
     box, width = f"{-margin:.2f} 0 {size + margin:.2f} {size}", f"max-width:{2.2 * (size + margin):.0f}rem"
     return (
-        f'<svg id="picture" viewBox="{box}" style="{width}" role="img" aria-label="{escape(shown.sentences[1])}" '
+        f'<svg id="picture" viewBox="{box}" style="{width}" role="img" aria-label="{escape(shown.sentences[-1])}" '
         f'shape-rendering="crispEdges">{names}{"".join(shapes)}'
         f'<rect id="row" class="cross" width="{size}" height="1" hidden=""/>'
         f'<rect id="column" class="cross" width="1" height="{size}" hidden=""/></svg>'
@@ -112,7 +112,8 @@ def picture(shown: Explanation) -> str:
 
 def _sentences(shown: Explanation) -> str:
     labels = "".join(f'<p class="label">{escape(label)}</p>' for label in shown.labels)
-    return f'<p class="lead">{escape(shown.sentences[0])}</p>{labels}'
+    lead = "".join(f'<p class="lead">{escape(sentence)}</p>' for sentence in shown.sentences[:-1])
+    return f"{lead}{labels}"
 
 
 def _shares(shown: Explanation) -> str:
@@ -145,6 +146,9 @@ def _token(shown: Explanation, place: int) -> str:
     if token.dropped or token.original not in ((token.piece,), (token.target,)):
         gone = " ".join([*(f"({piece})" for piece in token.dropped), *token.original])
         stood = f'<span class="stood">{escape(gone) or "∅"}</span>'
+    if token.sampled is not None:
+        look = Fate.KEPT if token.sampled == token.target else Fate.REPLACED
+        stood += f'<span class="sampled {look.value}">{escape(token.sampled)}</span>'
     target = "&nbsp;" if token.target is None else escape(token.target)
     asked = " asked" if token.target is not None else ""
     bands = ""
@@ -171,6 +175,8 @@ def _key(shown: Explanation) -> str:
         "other": "what it must say",
     }
     entries = [f"above a token its position, below it, with an arrow, {below[shown.restores]}"]
+    if shown.has_samples:
+        entries.append("between them what a generator fills in: green where it is the very token that stood there")
     if shown.has_segments:
         entries.append("the letter under the line names its segment")
     return f'<p class="key">How to read it: {"; ".join(entries)}.</p>'

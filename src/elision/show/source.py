@@ -5,17 +5,22 @@ Either way the recipe's own segmenter and noise make them, with the generators t
 
 import contextlib
 import dataclasses
+import functools
 import pydoc_data.topics
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from elision.data.batch import Batch
 from elision.data.example import Example
 from elision.data.order import generator
 from elision.data.store import Split
 from elision.errors import InputError
+from elision.model.language_model import LanguageModel
+from elision.objectives import Objective
 from elision.progress import console
 from elision.recipe import Recipe
 from elision.show.explain import Explanation, explain
@@ -38,6 +43,7 @@ def explain_texts(
     seed: int | None = None,
     index: int | None = None,
     num_examples: int = 1,
+    model: LanguageModel | None = None,
 ) -> Explanation:
     """Explain what `recipe` makes of `texts`, one document each.
 
@@ -52,7 +58,7 @@ def explain_texts(
             f"manual; --data or --tokenizer takes a real one."
         )
     with split_of_texts(texts, tokenizer) as split:
-        return explain_split(recipe, split, tokenizer, seed, index, num_examples, notes)
+        return explain_split(recipe, split, tokenizer, seed, index, num_examples, notes, model)
 
 
 def explain_split(
@@ -63,16 +69,18 @@ def explain_split(
     index: int | None = None,
     num_examples: int = 1,
     notes: Sequence[str] = (),
+    model: LanguageModel | None = None,
 ) -> Explanation:
     """Explain examples `index` and following, `num_examples` of them, that `recipe` makes of a split.
 
-    Seed and index fix everything: the same noise as in the first epoch of a training with that seed.
+    Seed and index fix everything: the same noise as in the first epoch of a training with that seed. `model`: whose
+    generator fills places in, where the recipe has one; None = one without training.
     Raises: InputError when there is no such example.
     """
     vocabulary = tokenizer.vocabulary
     seed = recipe.train.seed if seed is None else seed
     recipe.noise.check(vocabulary)
-    plan = recipe.segmenter.plan(split, vocabulary, seed, recipe.noise.lookahead)
+    plan = recipe.plan(split, vocabulary, seed)
     if num_examples < 1:
         raise InputError(f"--examples is {num_examples}: it must be at least 1")
     if index is None:
@@ -85,7 +93,24 @@ def explain_split(
     after = [recipe.noise(plan.example(i), vocabulary, generator(seed, "noise", 0, i)) for i in chosen]
     which = f"Example {index}" if len(chosen) == 1 else f"Examples {index} to {chosen[-1]}"
     hint = "" if len(plan) == 1 else "; --index N shows another"
-    return explain(recipe, before, after, tokenizer, [f"{which} of {len(plan):,}, seed {seed}{hint}.", *notes])
+    told = [f"{which} of {len(plan):,}, seed {seed}{hint}.", *notes]
+    rewrite = None
+    if any(type(objective).before is not Objective.before for objective in recipe.objectives):
+        if model is None:
+            told.append("The generator is untrained and so guesses at random; --model RUN shows a trained one at work.")
+        rewrite = functools.partial(_rewritten, recipe, model, vocabulary.size, seed)
+    return explain(recipe, before, after, tokenizer, told, rewrite)
+
+
+def _rewritten(recipe: Recipe, model: LanguageModel | None, vocab_size: int, seed: int, batch: Batch) -> Batch:
+    """Return the batch as the backbone reads it, after the objectives have acted on it."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        if model is None:
+            model = LanguageModel(recipe.backbone, recipe.objectives, vocab_size)
+        for objective in model.objectives:
+            batch, _ = objective.before(model.heads[objective.name], model.eval().backbone, batch)
+    return batch
 
 
 @contextlib.contextmanager

@@ -100,6 +100,12 @@ def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
     def reads(i: int) -> Cell:
         return plain(tokens[i].piece, _look(tokens[i]))
 
+    def sampled(i: int) -> Cell:
+        token = tokens[i]
+        if token.sampled is None:
+            return plain("·", "dim")
+        return plain(token.sampled, CHIPS[Fate.KEPT if token.sampled == token.target else Fate.REPLACED])
+
     def restores(i: int) -> Cell:
         if tokens[i].target is None:
             return plain("·", "dim")
@@ -122,12 +128,16 @@ def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
     if shown.changes_elsewhere:
         lines.append(("stood", stood))
     lines.append(("reads", reads))
+    if shown.has_samples:
+        lines.append(("sampled", sampled))
     if shown.num_targets:
         lines.append(({"itself": "restores", "next": "next", "other": "says"}[shown.restores], restores))
     if any(token.fate is not Fate.UNTOUCHED for token in tokens):
         lines.append(("fate", fate))
     if shown.has_segments:
         lines.append(("segment", bar([segment_name(token.segment) for token in tokens])))
+    if shown.has_languages:
+        lines.append(("language", bar([str(token.language) for token in tokens])))
     if shown.num_documents > 1:
         lines.append(("document", bar([str(token.document) for token in tokens])))
     lines.append(("position", lambda i: plain(str(tokens[i].position), "dim")))

@@ -30,6 +30,7 @@ class Chunks:
 
     needs_roles: ClassVar[frozenset[str]] = frozenset({"eos"})
     num_labels: ClassVar[int] = 0
+    label_meanings: ClassVar[tuple[str, ...]] = ()
     num_types: ClassVar[int] = 0
 
     def __post_init__(self) -> None:

@@ -42,6 +42,10 @@ class SentencePairs:
 
     needs_roles: ClassVar[frozenset[str]] = frozenset({"cls", "sep"})
     num_labels: ClassVar[int] = 2
+    label_meanings: ClassVar[tuple[str, ...]] = (
+        "Does B follow A? Yes: B is what comes next in the text",
+        "Does B follow A? No: B was drawn from elsewhere",
+    )
     num_types: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
