@@ -1,6 +1,7 @@
 """Contiguous plans: examples that go on where the last one ended are dealt out as aligned streams."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ class Counting:
 @dataclasses.dataclass(frozen=True)
 class Leave:
     """No noise."""
+
+    restores = "nothing"
 
     def __call__(self, example: Example, vocabulary: object, rng: object) -> Example:
         """Return the example as it is."""
@@ -75,7 +78,7 @@ def test_rows_keep_their_place_in_every_size_of_microbatch_and_among_ranks() -> 
 def test_evaluation_reads_aligned_rows_too() -> None:
     batches = list(loader(20).in_order(12))
     assert len(batches) == 3
-    for now, after in zip(batches, batches[1:]):
+    for now, after in itertools.pairwise(batches):
         assert (now.inputs[:, -1] + 1 == after.inputs[:, 0]).all()
 
 
