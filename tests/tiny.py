@@ -131,7 +131,7 @@ def loader(recipe: Recipe, store: Store, **settings: Any) -> Loader:
     """Return a loader over the training split, as `prepare_run` builds it; `settings` sets its fields."""
     words, train = store.tokenizer.vocabulary, recipe.train
     built = Loader(
-        plan=recipe.segmenter.plan(store.split("train"), words, train.seed, recipe.noise.lookahead),
+        plan=recipe.plan(store.split("train"), words),
         noise=recipe.noise,
         vocabulary=words,
         seed=train.seed,

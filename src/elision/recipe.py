@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from elision.atomic import write_json
+from elision.data.mixing import LanguageMix
 from elision.data.noise import Noise
-from elision.data.segment import Segmenter
+from elision.data.segment import Plan, Segmenter
+from elision.data.store import Split
 from elision.errors import InputError, nearest
 from elision.model.backbones import Backbone
 from elision.objectives import AnyObjective
 from elision.text.tokenizer import TokenizerSpec
+from elision.text.vocabulary import Vocabulary
 from elision.train.settings import Train
 
 
@@ -38,6 +41,8 @@ class Recipe:
     """what must be restored, and what a mistake costs"""
     train: Train
     """how it is optimised"""
+    mixing: LanguageMix | None = None
+    """how often each language is read, where documents declare theirs; None = as often as the text has it"""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, saying why."""
@@ -83,6 +88,13 @@ class Recipe:
                     f"{what} needs {labels} labels for each example, but {type(self.segmenter).__name__} gives "
                     f"{self.segmenter.num_labels or 'none'}: use SentencePairs, or leave the objective out"
                 )
+
+    def plan(self, split: Split, vocabulary: Vocabulary, seed: int | None = None) -> Plan:
+        """Return the examples that the segmenter makes of a split, mixed by language where `mixing` says so."""
+        seed = self.train.seed if seed is None else seed
+        if self.mixing is None:
+            return self.segmenter.plan(split, vocabulary, seed, self.noise.lookahead)
+        return self.mixing.plan(self.segmenter, split, vocabulary, seed, self.noise.lookahead)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; parts that have alternatives carry their class name as "type"."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from elision.data.batch import Batch, collate
+from elision.data.mixing import MixedPlan
 from elision.data.noise import Noise
-from elision.data.order import generator, shuffled
+from elision.data.order import generator, shuffled, shuffled_epochs
 from elision.data.segment import Plan
 from elision.text.vocabulary import Vocabulary
 
@@ -21,6 +22,8 @@ class Loader:
     turn (rank r takes every num_ranks-th) and cut into microbatches of `microbatch_size`; each is packed on its own.
     Which examples a step reads, and the noise on each, therefore depend neither on the number of ranks nor on the
     size of a microbatch, and packing only changes where in a row an example lies.
+
+    A mixed plan (`LanguageMix`) decides by itself how often which of its parts is read.
 
     A contiguous plan (`plan.contiguous`: memories, LSTM states) is not shuffled: its examples are cut into batch_size
     streams, and row r of step s + 1 continues row r of step s; at its end a stream goes on with the next one's start.
@@ -45,12 +48,9 @@ class Loader:
         if self.plan.contiguous:
             return np.divmod(mine * self._stream_length(self.batch_size) + step, len(self.plan))
         places = step * self.batch_size + mine
-        epochs, within = np.divmod(places, len(self.plan))
-        indices = np.empty_like(within)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            indices[chosen] = shuffled(within[chosen], len(self.plan), self.seed, "epoch", int(epoch))
-        return epochs, indices
+        if isinstance(self.plan, MixedPlan):
+            return self.plan.order(places, self.seed)
+        return shuffled_epochs(places, len(self.plan), self.seed, "epoch")
 
     def microbatches(self, step: int) -> list[Batch]:
         """Build all microbatches that this rank reads at `step`."""

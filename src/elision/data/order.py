@@ -48,6 +48,20 @@ def shuffled(index: np.ndarray, size: int, seed: int, purpose: str, *indices: in
     return values.astype(np.int64)
 
 
+def shuffled_epochs(
+    places: np.ndarray, size: int, seed: int, purpose: str, *indices: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (epochs, indices), int64: what the endless sequence of shuffled epochs over range(size) holds at `places`.
+
+    Every `size` places in a row hold each index once. At most two `indices` tell sequences of one purpose apart.
+    """
+    epochs, within = np.divmod(places, size)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        within[chosen] = shuffled(within[chosen], size, seed, purpose, *indices, int(epoch))
+    return epochs, within
+
+
 @functools.lru_cache(maxsize=64)
 def _key(seed: int, purpose: str) -> np.ndarray:
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=16).digest()

@@ -217,6 +217,11 @@ class Split:
         code = self.language_codes[index]
         return self.languages[code] if code >= 0 else None
 
+    def numbers(self, name: str) -> np.ndarray:
+        """Return a column of whole numbers of the shards (`num_bytes` ...), [num_documents]."""
+        columns = [self._batch(shard).column(name).to_numpy() for shard in range(len(self._shards))]
+        return np.concatenate(columns) if columns else np.empty(0, np.int64)
+
     def column(self, name: str, index: int) -> Any:
         """Return what a shard's column (`id`, `num_bytes`, `hash` ...) says of one document."""
         for shard, record in enumerate(self._shards):

@@ -126,7 +126,7 @@ def loader_of(
 ) -> Loader:
     """Return the loader that deals out a split as the recipe's segmenter and noise make examples of it."""
     return Loader(
-        plan=recipe.segmenter.plan(split, vocabulary, recipe.train.seed, recipe.noise.lookahead),
+        plan=recipe.plan(split, vocabulary),
         noise=recipe.noise,
         vocabulary=vocabulary,
         seed=recipe.train.seed,
