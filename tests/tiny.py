@@ -12,6 +12,7 @@ import numpy as np
 
 from elision import recipes
 from elision.data.loader import Loader
+from elision.data.noise.frequency import counted
 from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Store
 from elision.model.language_model import LanguageModel
@@ -129,7 +130,7 @@ def vocabulary(size: int, continues_word: np.ndarray | None = None) -> Vocabular
 
 def loader(recipe: Recipe, store: Store, **settings: Any) -> Loader:
     """Return a loader over the training split, as `prepare_run` builds it; `settings` sets its fields."""
-    words, train = store.tokenizer.vocabulary, recipe.train
+    words, train = counted(store.tokenizer.vocabulary, recipe.noise, store.split("train")), recipe.train
     built = Loader(
         plan=recipe.plan(store.split("train"), words),
         noise=recipe.noise,

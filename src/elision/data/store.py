@@ -22,6 +22,7 @@ from elision.text.tokenizer import Tokenizer
 FORMAT = 1
 MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
+COUNTED_AT_ONCE = 1 << 24
 OFFSETS = ("document_starts", "sentence_starts", "document_sentences")
 
 
@@ -105,6 +106,16 @@ class Store:
                 f"{tokenizer.fingerprint[:16]}, the manifest says {self.tokenizer_fingerprint[:16]}. Restore them."
             )
         return tokenizer
+
+    @functools.cached_property
+    def token_counts(self) -> np.ndarray:
+        """int64 [vocabulary size]: how often each id stands in the training split."""
+        split, size = self.split("train"), self.tokenizer.vocabulary.size
+        counts = np.zeros(size, np.int64)
+        for start in range(0, split.num_tokens, COUNTED_AT_ONCE):
+            stop = min(start + COUNTED_AT_ONCE, split.num_tokens)
+            counts += np.bincount(split.tokens(start, stop), minlength=size)
+        return counts
 
     def split(self, name: str) -> "Split":
         """Return one split. Raises InputError that lists the splits there are."""

@@ -16,6 +16,7 @@ import torch
 
 from elision.data.batch import Batch
 from elision.data.example import Example
+from elision.data.noise.frequency import counted
 from elision.data.order import generator
 from elision.data.store import Split
 from elision.errors import InputError
@@ -77,7 +78,7 @@ def explain_split(
     generator fills places in, where the recipe has one; None = one without training.
     Raises: InputError when there is no such example.
     """
-    vocabulary = tokenizer.vocabulary
+    vocabulary = counted(tokenizer.vocabulary, recipe.noise, split)
     seed = recipe.train.seed if seed is None else seed
     recipe.noise.check(vocabulary)
     plan = recipe.plan(split, vocabulary, seed)

@@ -21,7 +21,8 @@ class Vocabulary:
 
     `special` and `continues_word` are boolean arrays of length `size`: which ids are special symbols, and which ids
     continue the word that the id before them belongs to ("##ing" in WordPiece, "ing" without its leading space in
-    byte-level BPE and Unigram).
+    byte-level BPE and Unigram). `counts`, int64 [size], is how often each id stands in the training text; None where
+    nobody has counted (a noise asks for it with `needs_counts`).
     """
 
     size: int
@@ -34,6 +35,7 @@ class Vocabulary:
     mask: int | None = None
     bos: int | None = None
     eos: int | None = None
+    counts: np.ndarray | None = None
 
     def require(self, role: str) -> int:
         """Return the id of a special symbol that a component cannot do without."""

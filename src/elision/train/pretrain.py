@@ -21,6 +21,7 @@ import torch
 import elision
 from elision.atomic import write_json
 from elision.data.loader import Loader
+from elision.data.noise.frequency import counted
 from elision.data.order import derive_seed
 from elision.data.store import Split, Store
 from elision.errors import InputError
@@ -125,6 +126,7 @@ def loader_of(
     pin_memory: bool = False,
 ) -> Loader:
     """Return the loader that deals out a split as the recipe's segmenter and noise make examples of it."""
+    vocabulary = counted(vocabulary, recipe.noise, split)
     return Loader(
         plan=recipe.plan(split, vocabulary),
         noise=recipe.noise,

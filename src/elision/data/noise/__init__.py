@@ -8,10 +8,12 @@ it `restores` ("masked" tokens or the "next" one), how many tokens past the exam
 symbols (`needs_roles`).
 """
 
+from elision.data.noise.frequency import FrequencyMask
 from elision.data.noise.next import NextToken
+from elision.data.noise.ngrams import NgramMask
 from elision.data.noise.tokens import TokenMask
 
 # Closed union of what a recipe accepts.
-Noise = TokenMask | NextToken
+Noise = TokenMask | NgramMask | FrequencyMask | NextToken
 
-__all__ = ["NextToken", "Noise", "TokenMask"]
+__all__ = ["FrequencyMask", "NextToken", "NgramMask", "Noise", "TokenMask"]

@@ -6,8 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from elision.data.example import NO_TARGET, Example
-from elision.data.noise.settings import check_share
-from elision.errors import InputError
+from elision.data.noise.settings import check_budget, check_fates, check_share
 from elision.text.vocabulary import Vocabulary
 
 
@@ -97,14 +96,8 @@ class TokenMask:
 
     def __post_init__(self) -> None:
         check_share(self, "rate")
-        check_share(self, "mask_share")
-        check_share(self, "random_share")
-        if self.mask_share + self.random_share > 1 + 1e-9:
-            raise InputError(
-                f"mask_share {self.mask_share} + random_share {self.random_share} exceed 1: lower one of them"
-            )
-        if self.max_targets is not None and self.max_targets < 1:
-            raise InputError(f"max_targets is {self.max_targets}: it must be at least 1, or None for no cap")
+        check_fates(self)
+        check_budget(self)
 
     def check(self, vocabulary: Vocabulary) -> None:
         """Raise InputError when the vocabulary lacks the mask symbol."""
