@@ -29,8 +29,9 @@ class Prepare:
     """Turn raw text into a token store: read, clean, train a tokenizer (or take one), tokenise.
 
     Inputs are .txt, .jsonl, .json, .csv, .tsv or .parquet files (also .gz, .zst, .xz, .bz2), folders of them, globs,
-    "-" for standard input, or names of `datasets` data sets ("name" or "name:configuration"). Memory stays bounded
-    whatever their size. An interrupted run continues when the same command is given again.
+    "-" for standard input, or names of `datasets` data sets ("name" or "name:configuration"). "ne=news.txt" says that the
+    language of news.txt is ne. Parallel text (translations) goes into the same store, each pair kept together. Memory
+    stays bounded whatever the size. An interrupted run continues when the same command is given again.
 
     For example:
 
@@ -41,10 +42,20 @@ class Prepare:
     elision prepare comments.txt --out store --recipe bert-mini --tokenizer unigram --vocab-size 32000
 
     elision prepare --corpus pydocs --out store --tokenizer wordpiece --vocab-size 8192
+
+    elision prepare en=en.txt ne=ne.txt --parallel train.en train.ne --languages en ne --out store --recipe xlm-tiny
     """
 
     inputs: tyro.conf.Positional[tuple[str, ...]] = ()
     """Files, folders, globs, `datasets` names, or - for standard input."""
+    parallel: tuple[str, ...] = ()
+    """Parallel text: plain text files in twos, where line n of one translates line n of the other, or files that hold
+    both sides (.tsv, .csv, .jsonl, .json, .parquet with a column for each; .tmx); all of them also compressed."""
+    languages: tuple[str, ...] = ()
+    """Languages of the first and the second side of --parallel: two for all of it, or two for each corpus in turn."""
+    parallel_fields: tuple[str, str] | None = None
+    """Columns of the two sides in --parallel tables: names, or numbers from 0 in a table without header (if not given:
+    the columns named as the languages, else the only two)."""
     out: Annotated[Path, tyro.conf.arg(metavar="STORE")] = Path("store")
     """Folder to write the store to."""
     corpus: Literal["pydocs"] | None = None
@@ -77,13 +88,20 @@ class Prepare:
 
 def main(arguments: list[str]) -> int:
     """Run `elision prepare`."""
+    from elision.text.parallel import parallel_sources
     from elision.text.prepare import prepare
     from elision.text.pydocs import PydocsSource
 
     options = tyro.cli(Prepare, args=arguments, prog="elision prepare")
     inputs = [*options.inputs, *([PydocsSource()] if options.corpus == "pydocs" else [])]
+    if options.parallel:
+        inputs += parallel_sources(options.parallel, options.languages, options.parallel_fields)
+    elif options.languages:
+        raise InputError("--languages names the sides of --parallel; one file's language is said as LANGUAGE=FILE.")
     if not inputs:
-        raise InputError("There is nothing to read: give files, folders or `datasets` names, or --corpus pydocs.")
+        raise InputError(
+            "There is nothing to read: give files, folders or `datasets` names, --parallel FILES or --corpus pydocs."
+        )
     tokenizer = choose_tokenizer(options.recipe, options.tokenizer, options.layout, options.vocab_size, options.case)
     was_there = (options.out / MANIFEST).is_file()
     started = time.monotonic()
@@ -211,19 +229,23 @@ def print_summary(store: Store, elapsed_seconds: float, recipe: str | None) -> N
         table.add_column(split.name, justify="right")
     for title, name in (("documents", "num_documents"), ("sentences", "num_sentences"), ("tokens", "num_tokens")):
         table.add_row(title, *(f"{getattr(split, name):,}" for split in splits))
+    if any(split.num_pairs for split in splits):
+        table.add_row("pairs", *(f"{split.num_pairs:,}" for split in splits))
     table.add_row("text", *(f"{quantity(split.num_bytes)}B" for split in splits))
     table.add_row("bytes per token", *(f"{split.num_bytes / split.num_tokens:.2f}" for split in splits))
     table.add_row("shards", *(str(len(store.manifest["splits"][split.name]["shards"])) for split in splits))
     console.print(table)
     cleaning = store.manifest["cleaning"]
     for verb, rules in (("dropped", DROPPED), ("changed", CHANGED)):
-        counted = [f"{cleaning[rule]:,} {what}" for rule, what in rules.items() if cleaning[rule]]
+        counted = [f"{cleaning[rule]:,} {what}" for rule, what in rules.items() if cleaning.get(rule)]
         console.print(f"{verb:<12}{', '.join(counted) or 'nothing'}", markup=False, soft_wrap=True)
     if cleaning["invalid_at"]:
         console.print(f"{'invalid at':<12}{', '.join(cleaning['invalid_at'][:5])}", markup=False, soft_wrap=True)
     total = sum(split.num_bytes for split in splits)
     tokenizer = store.manifest["tokenizer"]
     size, dtype = tokenizer["vocab_size"], store.manifest["dtype"]
+    if store.languages:
+        console.print(f"{'languages':<12}{', '.join(store.languages)}", markup=False, soft_wrap=True)
     console.print(f"{'tokenizer':<12}{tokenizer['kind']}, {size:,} symbols, ids {dtype}", markup=False, soft_wrap=True)
     console.print(f"{'took':<12}{duration(elapsed_seconds)}, {quantity(total / max(elapsed_seconds, 1e-9))}B/s")
     console.print(f"{'fingerprint':<12}{store.fingerprint[:32]}", markup=False, soft_wrap=True)

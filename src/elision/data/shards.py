@@ -12,7 +12,17 @@ import numpy as np
 import pyarrow as pa
 
 from elision import atomic
-from elision.data.store import FORMAT, JOURNAL, MANIFEST, OFFSETS, Store, check_size, hash_file, read_shard
+from elision.data.store import (
+    FORMAT,
+    JOURNAL,
+    MANIFEST,
+    OFFSETS,
+    Store,
+    check_size,
+    hash_file,
+    read_shard,
+    translated_of,
+)
 from elision.text.tokenizer import Tokenizer
 
 SHARD_TOKENS = 1 << 25
@@ -38,6 +48,8 @@ class Documents:
     """uint64 [documents] hash of the cleaned text, which decides the split."""
     languages: Sequence[str | None]
     identifiers: Sequence[str | None]
+    translated: np.ndarray | None = None
+    """bool [documents]: the document after this one is its translation; None = no pairs. Both have the same hash."""
 
     def __len__(self) -> int:
         return len(self.num_tokens)
@@ -56,6 +68,7 @@ class Documents:
             hashes=self.hashes[chosen],
             languages=[self.languages[i] for i in where],
             identifiers=[self.identifiers[i] for i in where],
+            translated=None if self.translated is None else self.translated[chosen],
         )
 
     def cut(self, start: int, stop: int) -> "Documents":
@@ -71,6 +84,7 @@ class Documents:
             hashes=self.hashes[start:stop],
             languages=self.languages[start:stop],
             identifiers=self.identifiers[start:stop],
+            translated=None if self.translated is None else self.translated[start:stop],
         )
 
     @staticmethod
@@ -81,6 +95,9 @@ class Documents:
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
             languages=[language for part in parts for language in part.languages],
             identifiers=[identifier for part in parts for identifier in part.identifiers],
+            translated=np.concatenate(
+                [np.zeros(len(part), bool) if part.translated is None else part.translated for part in parts]
+            ),
         )
 
     def to_batch(self, dtype: np.dtype, metadata: dict[str, str]) -> pa.RecordBatch:
@@ -95,6 +112,8 @@ class Documents:
             "num_bytes": pa.array(self.num_bytes),
             "hash": pa.array(self.hashes),
         }
+        if self.translated is not None and self.translated.any():
+            columns["translated"] = pa.array(self.translated)
         batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
         return batch.replace_schema_metadata(metadata)
 
@@ -111,6 +130,7 @@ class Documents:
             hashes=batch.column("hash").to_numpy(),
             languages=batch.column("language").to_pylist(),
             identifiers=batch.column("id").to_pylist(),
+            translated=translated_of(batch),
         )
 
 
@@ -175,6 +195,8 @@ class StoreWriter:
             if shards:
                 counts = ("num_documents", "num_sentences", "num_tokens", "num_bytes")
                 splits[split] = {name: sum(shard[name] for shard in shards) for name in counts}
+                if any("num_pairs" in shard for shard in shards):
+                    splits[split]["num_pairs"] = sum(shard.get("num_pairs", 0) for shard in shards)
                 splits[split]["offset_file_bytes"] = self._write_offsets(split)
                 splits[split]["shards"] = shards
         hashes = [self.tokenizer.fingerprint, *(s["sha256"] for split in splits.values() for s in split["shards"])]
@@ -224,15 +246,19 @@ class StoreWriter:
                 self._waiting[split].append(documents)
                 self._num_waiting[split] = int(ends[-1])
                 return
-            self._flush(split, Documents.join([*self._waiting[split], documents.cut(0, full_at + 1)]))
-            documents = documents.cut(full_at + 1, len(documents))
+            # A pair stays in one shard, so that it can be moved as one thing.
+            last = full_at + (documents.translated is not None and bool(documents.translated[full_at]))
+            self._flush(split, Documents.join([*self._waiting[split], documents.cut(0, last + 1)]))
+            documents = documents.cut(last + 1, len(documents))
 
     def _flush(self, split: str, documents: Documents) -> None:
         name = f"{split}-{len(self._shards[split]):05d}.arrow"
         self._write(documents, self.path / name)
+        num_pairs = 0 if documents.translated is None else int(documents.translated.sum())
         self._shards[split].append(
             {
                 "file": name,
+                **({"num_pairs": num_pairs} if num_pairs else {}),
                 "num_documents": len(documents),
                 "num_sentences": len(documents.sentence_lengths),
                 "num_tokens": len(documents.ids),
@@ -287,6 +313,11 @@ class StoreWriter:
                 return
             nearest = documents.hashes.argmin() if empty == "validation" else documents.hashes.argmax()
             moved = np.arange(len(documents)) == nearest
+            if documents.translated is not None:
+                # With its translation, which has the same hash and so comes after.
+                moved[1:] |= moved[:-1] & documents.translated[:-1]
+                if moved.all():
+                    return
             self._waiting[empty] = [documents.pick(moved)]
             self._waiting[donor] = [documents.pick(~moved)]
             # The donor's last shard may be written anew, so the journal must not count on the old one any more.

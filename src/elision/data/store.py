@@ -2,7 +2,8 @@
 
 STORE/manifest.json             what it is: counts, settings, fingerprints (its presence means: finished)
 STORE/tokenizer/                the tokenizer that made the ids
-STORE/train-00000.arrow ...     shards: Arrow IPC files of one record batch each, one row a document
+STORE/train-00000.arrow ...     shards: Arrow IPC files of one record batch each, one row a document; a pair of
+                                translations is two documents in a row, the first marked
 STORE/train.sentence_starts.npy the offsets of the whole split, derived from its shards so that they can be mapped
 """
 
@@ -159,6 +160,8 @@ class Split:
         self.num_tokens: int = record["num_tokens"]
         self.num_bytes: int = record["num_bytes"]
         """UTF-8 bytes of the cleaned text, what bits per byte divides by."""
+        self.num_pairs: int = record.get("num_pairs", 0)
+        """Documents that are followed by their translation."""
         self._shards = record["shards"]
         self._token_starts = [0, *np.cumsum([shard["num_tokens"] for shard in self._shards], dtype=np.int64).tolist()]
         self._batches: list[pa.RecordBatch | None] = [None] * len(self._shards)
@@ -199,6 +202,16 @@ class Split:
             codes[first : first + len(column)] = local[picks]
             first += len(column)
         return codes
+
+    @functools.cached_property
+    def pair_starts(self) -> np.ndarray:
+        """int64 [num_pairs]: the documents whose translation is the document after them."""
+        found, first = [np.empty(0, np.int64)], 0
+        for shard, record in enumerate(self._shards):
+            if "num_pairs" in record:
+                found.append(first + np.flatnonzero(translated_of(self._batch(shard))))
+            first += record["num_documents"]
+        return np.concatenate(found)
 
     @property
     def languages(self) -> list[str]:
@@ -269,6 +282,13 @@ def read_shard(file: Path) -> pa.RecordBatch:
         return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0)
     except (pa.ArrowInvalid, pa.ArrowIOError) as error:
         raise _damaged(file, f"it is not a whole Arrow file ({error})") from error
+
+
+def translated_of(batch: pa.RecordBatch) -> np.ndarray:
+    """Return bool [documents]: whether the document after each is its translation. Most shards hold no pairs."""
+    if "translated" not in batch.schema.names:
+        return np.zeros(batch.num_rows, bool)
+    return batch.column("translated").to_numpy(zero_copy_only=False)
 
 
 def hash_file(file: Path) -> str:

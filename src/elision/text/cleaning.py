@@ -6,6 +6,7 @@ import unicodedata
 from typing import Any, Literal
 
 from elision.errors import InputError
+from elision.text.formats import Document
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # Zero-width joiners stay: Indic scripts and Persian are spelled with them.
@@ -17,6 +18,7 @@ _NUM_EXAMPLES = 20
 
 DROPPED = {
     "empty_documents": "empty",
+    "incomplete_pairs": "pairs without one of their sides",
     "invalid_documents": "invalid UTF-8",
     "duplicate_documents": "exact duplicates",
     "near_duplicate_documents": "near duplicates",
@@ -50,7 +52,7 @@ class Report:
     def from_json(value: dict[str, Any]) -> "Report":
         """Return the report that `to_json` wrote."""
         counts = {rule: n for rule, n in value.items() if rule != "invalid_at"}
-        return Report(counts, list(value["invalid_at"]))
+        return Report(Report().counts | counts, list(value["invalid_at"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,20 @@ class Cleaning:
             report.add("empty_documents")
             return None
         return text
+
+    def clean_document(self, document: Document, report: Report) -> tuple[str, ...]:
+        """Return the cleaned text of a document, or of both sides of a pair; nothing when it is dropped."""
+        if document.translation is None:
+            text = self.clean(document.text, document.where, report)
+            return () if text is None else (text,)
+        sides = (document, document.translation)
+        texts: list[str] = []
+        if all(side.text.strip() for side in sides):
+            texts = [text for side in sides if (text := self.clean(side.text, side.where, report)) is not None]
+        if len(texts) < len(sides):
+            report.add("incomplete_pairs")
+            return ()
+        return tuple(texts)
 
     def _repair(self, text: str, where: str, report: Report) -> str | None:
         # Readers hand over undecodable bytes as lone surrogates, which valid text never holds.

@@ -1,6 +1,7 @@
 """The forms of a file of text: plain, JSON, tables and Parquet, compressed or not, one document at a time."""
 
 import bz2
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -36,6 +37,8 @@ class Document:
     id: str | None = None
     where: str = ""
     """`file:line`, for messages."""
+    translation: "Document | None" = None
+    """The same in another language, where the corpus is parallel."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +65,20 @@ def read_stream(raw: BinaryIO, path: Path, reading: Reading) -> Iterator[Documen
 
     Raises: InputError, naming the file and where it can the line, for what is not of that form.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
-    kind = suffixes[-1] if suffixes else ".txt"
+    with decompressed(raw, path) as (stream, kind):
+        yield from _documents(stream, kind, path, reading)
+
+
+@contextlib.contextmanager
+def decompressed(raw: BinaryIO, path: Path) -> Iterator[tuple[io.BufferedReader, str]]:
+    """Yield the bytes within a file that is open as `raw`, and its kind (".txt", ".jsonl" ...), as its name says both.
+
+    Raises: InputError for damaged data, also while it is read.
+    """
+    compression, kind = kind_of(path)
     try:
         with decompress(raw, compression) as stream:
-            yield from _documents(stream, kind, path, reading)
+            yield stream, kind
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise InputError(f"{path} is damaged or not {compression} data: {error}.") from error
     except OSError as error:
@@ -78,6 +89,17 @@ def read_stream(raw: BinaryIO, path: Path, reading: Reading) -> Iterator[Documen
         if type(error).__name__ == "ZstdError":
             raise InputError(f"{path} is damaged or not {compression} data: {error}.") from error
         raise
+
+
+def kind_of(path: Path) -> tuple[str, str]:
+    """Return the compression ("" = none) and the kind that a file's name ends with.
+
+    >>> kind_of(Path("news.jsonl.gz")), kind_of(Path("news"))
+    (('.gz', '.jsonl'), ('', '.txt'))
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
+    return compression, suffixes[-1] if suffixes else ".txt"
 
 
 def is_known(path: Path) -> bool:
@@ -110,7 +132,7 @@ def _documents(stream: io.BufferedReader, kind: str, path: Path, reading: Readin
     if kind in (".csv", ".tsv"):
         yield from field_documents(_table(text, path, kind, reading), reading)
     elif kind in (".jsonl", ".ndjson", ".json"):
-        yield from field_documents(_json(text, path, kind), reading)
+        yield from field_documents(json_rows(text, path, kind), reading)
     else:
         yield from _plain(text, path, reading)
 
@@ -150,7 +172,8 @@ def _plain(lines: io.TextIOWrapper, path: Path, reading: Reading) -> Iterator[Do
         yield Document("".join(gathered), reading.language, None, f"{path}:{first}")
 
 
-def _json(lines: io.TextIOWrapper, path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def json_rows(lines: io.TextIOWrapper, path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (where, object) for each object of a file of JSON lines, or of a whole JSON file. Raises: InputError."""
     number = 0
     for number, line in enumerate(lines, 1):
         if line.isspace():
@@ -171,7 +194,7 @@ def _json(lines: io.TextIOWrapper, path: Path, kind: str) -> Iterator[tuple[str,
 
 
 def _has_text(row: dict[str, Any]) -> bool:
-    return any(isinstance(value, str) for value in row.values())
+    return any(isinstance(value, str) for value in row.values()) or isinstance(row.get("translation"), dict)
 
 
 def _whole_json(content: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -19,6 +19,8 @@ from elision.text.wordwise import encoder
 BATCH_CHARACTERS = 1 << 20
 _BATCH_DOCUMENTS = 1 << 14
 _NUM_AHEAD = 2
+# Between the sides of a pair where both are looked at as one text; cleaned text has no such character.
+_JOINT = "\0"
 
 
 @dataclasses.dataclass
@@ -40,6 +42,8 @@ class CleanBatch:
     num_bytes: list[int]
     hashes: list[int]
     documents: list[Document]
+    translated: list[bool]
+    """Whether the document after this one is its translation."""
     position: Position
     report: dict[str, Any]
     num_read_bytes: int
@@ -66,7 +70,7 @@ def clean_batches(
         progress = [0]
         numbered = enumerate(sources[index].documents(lambda n, at=progress: at.__setitem__(0, n)), 1)
         done = 0
-        batch: list[tuple[str, Document, int]] = []
+        batch: list[tuple[tuple[str, ...], Document, int]] = []
         size = 0
         for done, document in numbered:
             number += 1
@@ -74,13 +78,13 @@ def clean_batches(
             if is_old and near is None:
                 continue
             # Documents that are in the store already only fill the index of near copies again.
-            text = cleaning.clean(document.text, document.where, unused if is_old else report)
-            if text is not None:
+            texts = cleaning.clean_document(document, unused if is_old else report)
+            if texts:
                 if is_old:
-                    near.is_near_copy(text)
+                    near.is_near_copy(_JOINT.join(texts))
                     continue
-                batch.append((text, document, number))
-                size += len(text)
+                batch.append((texts, document, number))
+                size += sum(map(len, texts))
             if size >= BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
                 position = Position(index, done, number)
                 yield _without_copies(batch, position, report, seen, near, read_bytes + progress[0])
@@ -91,15 +95,16 @@ def clean_batches(
 
 
 def _without_copies(
-    batch: list[tuple[str, Document, int]],
+    batch: list[tuple[tuple[str, ...], Document, int]],
     position: Position,
     report: Report,
     seen: SeenTable | None,
     near: NearCopies | None,
     num_read_bytes: int,
 ) -> CleanBatch:
-    encoded = [text.encode("utf-8") for text, _, _ in batch]
-    digests = [hash_text(data) for data in encoded]
+    # A pair is one thing: a sentence may come again with another translation, and both sides belong to one split.
+    whole = [_JOINT.join(texts) for texts, _, _ in batch]
+    digests = [hash_text(text.encode("utf-8")) for text in whole]
     keep = [True] * len(batch)
     if seen is not None and batch:
         hashes = np.array([digest for digest, _ in digests], dtype=np.uint64)
@@ -107,15 +112,22 @@ def _without_copies(
         report.add("duplicate_documents", int(copies.sum()))
         keep = (~copies).tolist()
     if near is not None:
-        for i, (text, _, _) in enumerate(batch):
+        for i, text in enumerate(whole):
             if keep[i] and near.is_near_copy(text):
                 report.add("near_duplicate_documents")
                 keep[i] = False
+    sides = [
+        (text, side, digest, side is not document.translation and document.translation is not None)
+        for (texts, document, _), (_, digest), kept in zip(batch, digests, keep)
+        if kept
+        for text, side in zip(texts, (document, document.translation))
+    ]
     return CleanBatch(
-        texts=[text for (text, _, _), kept in zip(batch, keep) if kept],
-        num_bytes=[len(data) for data, kept in zip(encoded, keep) if kept],
-        hashes=[digest for (_, digest), kept in zip(digests, keep) if kept],
-        documents=[document for (_, document, _), kept in zip(batch, keep) if kept],
+        texts=[text for text, _, _, _ in sides],
+        num_bytes=[len(text.encode("utf-8")) for text, _, _, _ in sides],
+        hashes=[digest for _, _, digest, _ in sides],
+        documents=[side for _, side, _, _ in sides],
+        translated=[translated for _, _, _, translated in sides],
         position=position,
         report=report.to_json(),
         num_read_bytes=num_read_bytes,
@@ -158,6 +170,11 @@ def _documents(encoding: concurrent.futures.Future, batch: CleanBatch, counts: l
     num_tokens = np.bincount(owners, weights=lengths, minlength=len(counts)).astype(np.int64)
     num_sentences = np.bincount(owners[lengths > 0], minlength=len(counts)).astype(np.int64)
     kept = num_tokens > 0
+    translated = np.array(batch.translated, bool)
+    # A side without tokens takes the other with it.
+    complete = kept.copy()
+    first = np.flatnonzero(translated)
+    complete[first] = complete[first + 1] = kept[first] & kept[first + 1]
     where = np.flatnonzero(kept).tolist()
     documents = Documents(
         ids=ids,
@@ -168,5 +185,6 @@ def _documents(encoding: concurrent.futures.Future, batch: CleanBatch, counts: l
         hashes=np.array(batch.hashes, dtype=np.uint64)[kept],
         languages=[batch.documents[i].language for i in where],
         identifiers=[batch.documents[i].id for i in where],
+        translated=translated[kept],
     )
-    return EncodedBatch(documents, len(counts) - len(where), batch)
+    return EncodedBatch(documents.pick(complete[kept]), int((~complete).sum()), batch)

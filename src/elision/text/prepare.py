@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,8 @@ from elision.text.tokenizer import Tokenizer, TokenizerSpec
 
 COMMIT_SECONDS = 30.0
 STANDARD_INPUT = "-"
+# A language and what is of that language: ne=news/, zh-Hans=-.
+_LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*)=(.+)")
 
 
 def prepare(
@@ -47,10 +50,11 @@ def prepare(
 ) -> Store:
     """Read, clean, tokenise and store the inputs; return the store at `out`.
 
-    `inputs` are files, folders, globs, `datasets` names, "-" for standard input, or sources of one's own; one of them or
-    several. `tokenizer` is one to train (on at most `sample_megabytes` million characters), a trained one, or a path to
-    one. `validation` is the share of documents, chosen by hash, that is held out. When `out` holds the same store
-    already, it is returned as it is; when it holds a part of it, the work continues there.
+    `inputs` are files, folders, globs, `datasets` names, "-" for standard input, or sources of one's own (such as
+    those of `parallel_sources`); one of them or several. "ne=news/" says that the language of news/ is ne. `tokenizer`
+    is one to train (on at most `sample_megabytes` million characters), a trained one, or a path to one. `validation`
+    is the share of documents, chosen by hash, that is held out. When `out` holds the same store already, it is
+    returned as it is; when it holds a part of it, the work continues there.
 
     Raises: InputError for an empty corpus, unreadable inputs, or an `out` that holds something else.
     """
@@ -200,9 +204,7 @@ def _cleaned(sources: list[Source], cleaning: Cleaning, task: progress.Task) -> 
         reached = [0]
         last = 0
         for document in source.documents(lambda n, reached=reached: reached.__setitem__(0, n)):
-            text = cleaning.clean(document.text, document.where, report)
-            if text is not None:
-                yield text
+            yield from cleaning.clean_document(document, report)
             if reached[0] > last:
                 task.advance(reached[0] - last)
                 last = reached[0]
@@ -216,6 +218,9 @@ def _sources(given: str | Path | Source, reading: Reading, out: Path) -> list[So
         return find_sources([str(given) if given.is_absolute() else f"./{given}"], reading)
     if not isinstance(given, str):
         return [given]
+    named = _LANGUAGE.fullmatch(given)
+    if named is not None and not Path(given).exists():
+        reading, given = dataclasses.replace(reading, language=named[1]), named[2]
     if given == STANDARD_INPUT:
         return [FileSource(spool_standard_input(out / WORK), reading)]
     return find_sources([given], reading)

@@ -72,8 +72,8 @@ class FileSource:
         return self.path.stat().st_size
 
     def identity(self) -> list[Any]:
-        """Return path and size."""
-        return [str(self.path), self.num_bytes]
+        """Return path and size, and the language where one is said."""
+        return [str(self.path), self.num_bytes, *([self.reading.language] if self.reading.language else [])]
 
     def documents(self, progress: Callable[[int], None]) -> Iterator[Document]:
         """Yield the documents of the file. Raises InputError for what cannot be read as its name says."""
@@ -93,8 +93,9 @@ class DatasetSource:
     num_bytes: int | None = None
 
     def identity(self) -> list[Any]:
-        """Return name and split."""
-        return [self.name, self.reading.dataset_split]
+        """Return name and split, and the language where one is said."""
+        language = [self.reading.language] if self.reading.language else []
+        return [self.name, self.reading.dataset_split, *language]
 
     def documents(self, progress: Callable[[int], None]) -> Iterator[Document]:
         """Stream the rows. Raises InputError when there is no such data set or split."""

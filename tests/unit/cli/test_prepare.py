@@ -293,4 +293,4 @@ def test_help_shows_each_example_on_a_line_of_its_own(capsys):
         main(["prepare", "--help"])
     lines = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
     assert "For example:" in lines
-    assert sum(line.startswith("elision prepare ") for line in lines) == 4
+    assert sum(line.startswith("elision prepare ") for line in lines) == 5
