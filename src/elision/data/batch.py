@@ -22,7 +22,8 @@ class Batch:
     positions restart with each); type_ids, languages [B, T] or None; order [B, T] or None, the place of each token in a
     permutation; targets [B, T], -100 where there is none. target_at [N] and
     summary_at [E] are indices into the flattened B * T places: where a target is, and where the state lies that stands
-    for an example. labels [E], int64 classes or float32 scores, or None.
+    for an example. labels [E], int64 classes or float32 scores, or None. draws [N] or None: float64 from 0 to 1, one for
+    each target, for an objective that draws something there: it then depends on the example and not on its place here.
 
     needed_at [M] are the places whose final state anybody reads: targets, and summaries when there are labels. None when
     that is most of them. A model whose objectives read nothing else may leave the other places' last layer out.
@@ -45,6 +46,7 @@ class Batch:
     languages: Tensor | None = None
     order: Tensor | None = None
     boundaries: Tensor | None = None
+    draws: Tensor | None = None
     labels: Tensor | None = None
     needed_at: Tensor | None = None
     num_targets: int = 0
@@ -141,6 +143,7 @@ def collate(
         for name in ("type_ids", "languages", "order")
         if getattr(examples[0], name) is not None
     }
+    draws = np.zeros(shape) if examples[0].draws is not None else None
     boundaries: list[np.ndarray] = []
     summary_at, chosen = [], []
     for row, members in enumerate(rows):
@@ -162,6 +165,8 @@ def collate(
                 targets[row, at:end] = example.targets
             for name, table in others.items():
                 table[row, at:end] = getattr(example, name)
+            if draws is not None:
+                draws[row, at:end] = example.draws
             if example.spans is not None:
                 boundaries.append(row * width + at + _boundaries(example.spans))
             summary_at.append(row * width + at + example.summary)
@@ -184,6 +189,7 @@ def collate(
         summary_at=torch.tensor(summary_at, dtype=torch.int64),
         **{name: torch.from_numpy(table) for name, table in others.items()},
         boundaries=torch.from_numpy(np.concatenate(boundaries)) if boundaries else None,
+        draws=torch.from_numpy(draws.reshape(-1)[target_at]) if draws is not None else None,
         labels=labels,
         needed_at=torch.from_numpy(needed_at) if 2 * len(needed_at) < inputs.size else None,
         num_targets=len(target_at),
@@ -196,9 +202,9 @@ def collate(
 
 
 def _boundaries(spans: np.ndarray) -> np.ndarray:
-    """Return [P, 3]: each place inside a span, the place before the span and the place after it."""
-    begin, end = spans.astype(np.int64).T
-    sizes = end - begin
+    """Return [P, 3]: each place that a span restores, the place before the span and the place after it."""
+    begin, end, restored = spans.astype(np.int64).T
+    sizes = restored - begin
     inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(begin, sizes)
     return np.stack([inside, np.repeat(begin - 1, sizes), np.repeat(end, sizes)], 1)
 

@@ -15,11 +15,13 @@ class Example:
     type_ids: int64 [n] or None, which segment a token belongs to. doc_ids: int64 [n] or None, counted from 1, when one
     example holds several documents that must not see each other. positions: int64 [n] or None, where they do not count
     from 0 (the second side of a translation). languages: int64 [n] or None, numbers of languages. order: int64 [n] or
-    None, the place of each token in a permutation (XLNet; see `PermutationMask`). spans: int64 [s, 2] or None, begin and
-    end (exclusive) of stretches that were left out as a whole and whose boundary tokens are to restore them. targets:
-    int64 [n], `NO_TARGET` where nothing is to be restored; None until a noise has set them. label: what is to be said of
-    the whole example (next-sentence label, class, score). summary: the index of the token whose state stands for the
-    whole.
+    None, the place of each token in a permutation (XLNet; see `PermutationMask`). spans: int64 [s, 3] or None, begin and
+    end (exclusive) of stretches that were left out as a whole, and the end of the part that the tokens at their
+    boundaries are to restore. targets:
+    int64 [n], `NO_TARGET` where nothing is to be restored; None until a noise has set them. draws: float64 [n] or None, a
+    number from 0 to 1 for each place, for an objective that draws something there (ELECTRA's generator). label: what is
+    to be said of the whole example (next-sentence label, class, score). summary: the index of the token whose state
+    stands for the whole.
     """
 
     inputs: np.ndarray
@@ -31,6 +33,7 @@ class Example:
     order: np.ndarray | None = None
     spans: np.ndarray | None = None
     targets: np.ndarray | None = None
+    draws: np.ndarray | None = None
     label: int | float | None = None
     summary: int = 0
 

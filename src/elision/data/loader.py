@@ -101,7 +101,10 @@ class Loader:
         examples = []
         for epoch, index in zip(epochs.tolist(), indices.tolist()):
             rng = generator(self.seed, "noise", epoch, index)
-            examples.append(self.noise(self.plan.example(index), self.vocabulary, rng))
+            example = self.noise(self.plan.example(index), self.vocabulary, rng)
+            if self.noise.restores == "masked":
+                example = dataclasses.replace(example, draws=rng.random(len(example)))
+            examples.append(example)
         pad_id = self.vocabulary.pad if self.vocabulary.pad is not None else 0
         batch = collate(
             examples,

@@ -34,6 +34,12 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(dropout)
         # In a tuple, so that the tables of the other model are not counted and saved twice.
         self._beneath: tuple[Embeddings, ...] = ()
+        self._owner: tuple[Embeddings, ...] = (self,)
+
+    def tie_to(self, owner: "Embeddings") -> None:
+        """Read the token table of another model, which alone holds it; the gradients of both readers meet there."""
+        del self.tokens
+        self._owner = (owner,)
 
     def rest_on(self, beneath: "Embeddings") -> None:
         """Have the token table of another model lie under this one, which holds the difference from it.
@@ -45,9 +51,10 @@ class Embeddings(nn.Module):
     @property
     def table(self) -> Tensor:
         """The token table [V, E]."""
+        own = self._owner[0].tokens.weight
         if not self._beneath:
-            return self.tokens.weight
-        return self.tokens.weight + self._beneath[0].tokens.weight.detach()
+            return own
+        return own + self._beneath[0].tokens.weight.detach()
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the embedded places of a batch, [B, T, E]."""
@@ -61,7 +68,7 @@ class Embeddings(nn.Module):
         languages_BT: Tensor | None = None,
     ) -> Tensor:
         """Return the sum of the embeddings [B, T, E], normalised and dropped out."""
-        embedded_BTE = self.tokens(inputs_BT)
+        embedded_BTE = self._owner[0].tokens(inputs_BT)
         if self._beneath:
             embedded_BTE = embedded_BTE + F.embedding(inputs_BT, self._beneath[0].tokens.weight.detach())
         if self.positions is not None:
