@@ -28,11 +28,13 @@ class Batch:
     needed_at [M] are the places whose final state anybody reads: targets, and summaries when there are labels. None when
     that is most of them. A model whose objectives read nothing else may leave the other places' last layer out.
 
-    Counts known without asking the device: num_targets, num_examples, num_tokens (places that hold a token).
+    Counts known without asking the device: num_targets, most_targets (in one row; 0 = nobody counted), num_examples,
+    num_tokens (places that hold a token).
     boundaries [P, 3] or None: for every token of a span that its boundary tokens are to restore, the places (of the
     flattened B * T) of the token, of the boundary on its left and of that on its right. `causal`: no token may see what
     follows it, whatever the backbone allows. `whole_rows`: every row is exactly one document without empty places, so
-    attention needs no document mask.
+    attention needs no document mask. `contiguous`: each row goes on in the same row of the next batch, so that a model that
+    carries something over should.
     `examples`: where each example came from, in the order of summary_at.
     """
 
@@ -50,10 +52,12 @@ class Batch:
     labels: Tensor | None = None
     needed_at: Tensor | None = None
     num_targets: int = 0
+    most_targets: int = 0
     num_examples: int = 0
     num_tokens: int = 0
     causal: bool = False
     whole_rows: bool = False
+    contiguous: bool = False
     examples: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
@@ -119,6 +123,7 @@ def collate(
     row_length: int | None = None,
     packing: bool = True,
     causal: bool = False,
+    contiguous: bool = False,
     sources: Sequence[int] = (),
 ) -> Batch:
     """Lay examples into a batch: packed into rows of `row_length`, or one to a row, padded to the longest.
@@ -193,10 +198,12 @@ def collate(
         labels=labels,
         needed_at=torch.from_numpy(needed_at) if 2 * len(needed_at) < inputs.size else None,
         num_targets=len(target_at),
+        most_targets=int((targets != NO_TARGET).sum(1).max()),
         num_examples=len(examples),
         num_tokens=sum(lengths),
         whole_rows=bool((doc_ids == 1).all()),
         causal=causal,
+        contiguous=contiguous,
         examples=tuple(sources[index] for index in chosen) if sources else tuple(chosen),
     )
 

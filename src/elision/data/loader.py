@@ -112,6 +112,7 @@ class Loader:
             row_length=self.row_length,
             packing=self.packing and not self.plan.contiguous,
             causal=self.causal,
+            contiguous=self.plan.contiguous,
             sources=indices.tolist(),
         )
         return batch.pin_memory() if self.pin_memory else batch

@@ -51,3 +51,15 @@ def same_document(batch: Batch) -> Visible:
     if batch.whole_rows:
         return EVERYTHING
     return Visible((batch.doc_ids[:, :, None] == batch.doc_ids[:, None, :])[:, None])
+
+
+def permuted(batch: Batch, itself: bool = True) -> Visible:
+    """Who sees whom in a batch that has an order: each token those of its document that stand no later in it.
+
+    Tokens that are given all have the first place of their stretch in common and see each other; those that are to be
+    restored, and symbols, each have a place of their own (see `PermutationMask`). `itself`: whether a token also sees its
+    own place: so in XLNet's content stream, while the queries, which must restore it, see only what stands earlier.
+    """
+    query_BQ1, key_B1K = batch.order[:, :, None], batch.order[:, None, :]
+    earlier = key_B1K <= query_BQ1 if itself else key_B1K < query_BQ1
+    return Visible(earlier[:, None]) & same_document(batch)
