@@ -22,6 +22,10 @@ from elision.text.tokenizer import TokenizerSpec
 from elision.text.vocabulary import Vocabulary
 from elision.train.settings import Train
 
+# What the labels of pairs can say, and whose do.
+QUESTIONS = {"next": "whether B follows A", "order": "whether A and B are in the order of the text"}
+SEGMENTERS = {"next": "SentencePairs", "order": "SwappedPairs"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -64,6 +68,7 @@ class Recipe:
                 f"{type(self.noise).__name__} needs a segmenter that can hand over the next token; "
                 f"{type(self.segmenter).__name__} cannot. Use Chunks"
             )
+        self._check_streams()
         for objective in self.objectives:
             what = type(objective).__name__
             needs = getattr(objective, "needs", None)
@@ -72,6 +77,8 @@ class Recipe:
                     f"{what} restores {needs} tokens, but {type(self.noise).__name__} leaves out {self.noise.restores} "
                     f"ones: choose a noise that fits the objective"
                 )
+            if getattr(objective, "needs_spans", False):
+                self._check_spans(objective)
             sees = getattr(objective, "visibility", None)
             if sees is not None and sees != self.backbone.visibility:
                 because = (
@@ -86,8 +93,38 @@ class Recipe:
             if labels and self.segmenter.num_labels != labels:
                 raise InputError(
                     f"{what} needs {labels} labels for each example, but {type(self.segmenter).__name__} gives "
-                    f"{self.segmenter.num_labels or 'none'}: use SentencePairs, or leave the objective out"
+                    f"{self.segmenter.num_labels or 'none'}: use {SEGMENTERS[objective.label]}, or leave the objective out"
                 )
+            if labels and self.segmenter.label != objective.label:
+                raise InputError(
+                    f"{what} asks {QUESTIONS[objective.label]}, but the labels of {type(self.segmenter).__name__} say "
+                    f"{QUESTIONS[self.segmenter.label]}: use {SEGMENTERS[objective.label]}, or the other objective"
+                )
+
+    def _check_streams(self) -> None:
+        """Refuse parts that read one stream forward and another backward beside parts that know of no such thing."""
+        parts = (self.segmenter, self.noise, self.backbone, *self.objectives)
+        ours = [type(part).__name__ for part in parts if getattr(part, "two_streams", False)]
+        others = [type(part).__name__ for part in parts if not getattr(part, "two_streams", False)]
+        if ours and others:
+            raise InputError(
+                f"{ours[0]} works on two streams of text, read in opposite directions, and {others[0]} does not: "
+                f"TokenStreams, Neighbours, Elmo and BidirectionalLM only go together"
+            )
+
+    def _check_spans(self, objective: AnyObjective) -> None:
+        """Refuse an objective over spans beside a noise that leaves none out, or more of each than it can tell apart."""
+        what, noise = type(objective).__name__, type(self.noise).__name__
+        if not getattr(self.noise, "gives_spans", False):
+            raise InputError(
+                f"{what} restores spans from the tokens at their boundaries, but {noise} does not say where spans are: "
+                f"use SpanMask, or leave the objective out"
+            )
+        if self.noise.max_restored > objective.num_offsets:
+            raise InputError(
+                f"noise.max_restored is {self.noise.max_restored}, but {what} has vectors for {objective.num_offsets} "
+                f"offsets in a span: lower the first or raise the objective's num_offsets"
+            )
 
     def plan(self, split: Split, vocabulary: Vocabulary, seed: int | None = None) -> Plan:
         """Return the examples that the segmenter makes of a split, mixed by language where `mixing` says so."""

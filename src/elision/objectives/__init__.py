@@ -1,25 +1,31 @@
 """Objectives: what must be restored, and what a mistake costs. One file each."""
 
 from elision.objectives.answering import SpanExtraction
+from elision.objectives.bidirectional_lm import BidirectionalLM
 from elision.objectives.classification import Classification
 from elision.objectives.clm import CausalLM
 from elision.objectives.mlm import MaskedLM
 from elision.objectives.next_sentence import NextSentence
 from elision.objectives.objective import Judged, Objective, Term, Terms
+from elision.objectives.sentence_order import SentenceOrder
+from elision.objectives.span_boundary import SpanBoundary
 from elision.objectives.tagging import TokenClassification
 
 # Closed union of what a recipe accepts; Classification, TokenClassification and SpanExtraction belong to fine-tuning,
 # whose labels no recipe knows.
-AnyObjective = MaskedLM | CausalLM | NextSentence
+AnyObjective = MaskedLM | SentenceOrder | CausalLM | NextSentence | SpanBoundary | BidirectionalLM
 
 __all__ = [
     "AnyObjective",
+    "BidirectionalLM",
     "CausalLM",
     "Classification",
     "Judged",
     "MaskedLM",
     "NextSentence",
     "Objective",
+    "SentenceOrder",
+    "SpanBoundary",
     "SpanExtraction",
     "Term",
     "Terms",

@@ -1,4 +1,4 @@
-"""The three kinds of tokenizer a recipe can ask for, and how each is trained."""
+"""The kinds of tokenizer a recipe can ask for, and how each is trained."""
 
 import collections
 import dataclasses
@@ -13,8 +13,9 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from elision.errors import InputError
 from elision.text.trained import Tokenizer
+from elision.text.words import Words
 
-__all__ = ["ByteLevelBPE", "Tokenizer", "TokenizerSpec", "Unigram", "WordPiece"]
+__all__ = ["ByteLevelBPE", "Tokenizer", "TokenizerSpec", "Unigram", "WordPiece", "Words"]
 
 # NFD turns each accented Latin or Greek letter into a letter and marks of this block, which alone are removed: Hangul
 # (jamo), kana (U+3099) and the vowel signs of Indic scripts keep theirs and NFC puts them together again.
@@ -96,7 +97,7 @@ class ByteLevelBPE:
     """Number of symbols, special ones included; at least 256 bytes and the special symbols."""
     layout: Literal["gpt2", "roberta"] = "gpt2"
     """Special symbols: `gpt2` has one, <|endoftext|>, to begin and to end; `roberta` (also BART) has <s> <pad> </s>
-    <unk> <mask> with ids 0 to 4, and puts <s> and </s> around a text."""
+    <unk> with ids 0 to 3 and <mask> as the last one, and puts <s> and </s> around a text."""
     add_prefix_space: bool = False
     """Treat the first word of a text as if a space led it."""
     min_frequency: int = 2
@@ -139,9 +140,9 @@ class Unigram:
 
     vocab_size: int = 32000
     """Number of symbols, special ones included."""
-    layout: Literal["t5", "xlnet", "albert"] = "t5"
+    layout: Literal["t5", "xlnet", "albert", "xlm-r"] = "t5"
     """Special symbols in id order: `t5` <pad> </s> <unk> <s> <mask>; `xlnet` <unk> <s> </s> <cls> <sep> <pad> <mask>;
-    `albert` <pad> <unk> [CLS] [SEP] [MASK]."""
+    `albert` <pad> <unk> [CLS] [SEP] [MASK]; `xlm-r` <s> <pad> </s> <unk>, and <mask> as the last symbol of all."""
     lowercase: bool = False
     """Fold upper case into lower case."""
     normal_form: Literal["nfc", "nfkc"] = "nfc"
@@ -191,7 +192,7 @@ class Unigram:
         return Tokenizer(raw, self.roles)
 
 
-TokenizerSpec = WordPiece | ByteLevelBPE | Unigram
+TokenizerSpec = WordPiece | ByteLevelBPE | Unigram | Words
 
 # Special symbols in id order, and which of them plays which role.
 _BPE_LAYOUTS = {
@@ -210,6 +211,10 @@ _UNIGRAM_LAYOUTS = {
         ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"],
         {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "cls": "<cls>", "sep": "<sep>", "pad": "<pad>", "mask": "<mask>"},
     ),
+    "xlm-r": (
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"},
+    ),
     "albert": (
         ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
         {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
@@ -219,7 +224,7 @@ _UNIGRAM_LAYOUTS = {
 
 def layouts(spec: TokenizerSpec) -> list[TokenizerSpec]:
     """Return `spec` in each layout of its kind, the one with the fewest special symbols first."""
-    if isinstance(spec, WordPiece):
+    if isinstance(spec, WordPiece | Words):
         return [spec]
     known = _BPE_LAYOUTS if isinstance(spec, ByteLevelBPE) else _UNIGRAM_LAYOUTS
     return [dataclasses.replace(spec, layout=name) for name in sorted(known, key=lambda name: len(known[name][0]))]

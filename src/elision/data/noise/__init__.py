@@ -8,12 +8,15 @@ it `restores` ("masked" tokens or the "next" one), how many tokens past the exam
 symbols (`needs_roles`).
 """
 
+from elision.data.noise.dynamic import DynamicMask
 from elision.data.noise.frequency import FrequencyMask
+from elision.data.noise.neighbours import Neighbours
 from elision.data.noise.next import NextToken
 from elision.data.noise.ngrams import NgramMask
+from elision.data.noise.spans import SpanMask
 from elision.data.noise.tokens import TokenMask
 
 # Closed union of what a recipe accepts.
-Noise = TokenMask | NgramMask | FrequencyMask | NextToken
+Noise = TokenMask | DynamicMask | SpanMask | NgramMask | FrequencyMask | NextToken | Neighbours
 
-__all__ = ["FrequencyMask", "NextToken", "NgramMask", "Noise", "TokenMask"]
+__all__ = ["DynamicMask", "FrequencyMask", "Neighbours", "NextToken", "NgramMask", "Noise", "SpanMask", "TokenMask"]

@@ -7,8 +7,11 @@ index alone. Planning works on offsets; no text is copied until an example is as
 from elision.data.segment.chunks import Chunks
 from elision.data.segment.pairs import SentencePairs
 from elision.data.segment.plan import Plan
+from elision.data.segment.sentences import FullSentences
+from elision.data.segment.swapped import SwappedPairs
+from elision.data.segment.token_streams import TokenStreams
 
 # Closed union of what a recipe accepts.
-Segmenter = SentencePairs | Chunks
+Segmenter = SentencePairs | SwappedPairs | Chunks | FullSentences | TokenStreams
 
-__all__ = ["Chunks", "Plan", "Segmenter", "SentencePairs"]
+__all__ = ["Chunks", "FullSentences", "Plan", "Segmenter", "SentencePairs", "SwappedPairs"]
