@@ -29,6 +29,8 @@ SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "num_heads": 2,
     "feedforward_size": 64,
+    "cell_size": 48,
+    "filters": ((1, 8), (2, 8), (3, 16)),
     "num_positions": 32,
     "max_length": 24,
     "batch_size": 8,
@@ -145,4 +147,6 @@ def loader(recipe: Recipe, store: Store, **settings: Any) -> Loader:
 
 def model(recipe: Recipe, store: Store) -> LanguageModel:
     """Return the model of a recipe, with weights from PyTorch's global generator as it stands."""
-    return LanguageModel(recipe.backbone, recipe.objectives, store.tokenizer.vocabulary.size)
+    built = LanguageModel(recipe.backbone, recipe.objectives, store.tokenizer.vocabulary.size)
+    built.begin(store.tokenizer.symbols())
+    return built

@@ -132,7 +132,7 @@ class _Sequence(torch.autograd.Function):
         inputs, hidden, cell, keep, input_weight, state_weight, projection, *saved = ctx.saved_tensors
         gates, cells, tanhs, raised, outputs = saved
         cell_clip, projection_clip = ctx.clips
-        (D, T, B, _), C = inputs.shape, cell.shape[-1]
+        T, C = inputs.shape[1], cell.shape[-1]
         previous_cells = torch.cat([cell[:, None], cells[:, :-1]], 1)
         previous_hidden = torch.cat([hidden[:, None], outputs[:, :-1]], 1)
         if keep is not None:
