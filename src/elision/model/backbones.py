@@ -1,6 +1,8 @@
 """The closed union of backbones that a recipe accepts. A mechanism with a file of its own joins it here."""
 
+from elision.model.deberta import Deberta
 from elision.model.elmo import Elmo
 from elision.model.transformer import Transformer
+from elision.model.xlnet import XLNet
 
-Backbone = Transformer | Elmo
+Backbone = Transformer | Deberta | Elmo | XLNet
