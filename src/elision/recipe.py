@@ -18,6 +18,7 @@ from elision.data.store import Split
 from elision.errors import InputError, nearest
 from elision.model.backbones import Backbone
 from elision.objectives import AnyObjective
+from elision.objectives.generator import Replacing
 from elision.text.tokenizer import TokenizerSpec
 from elision.text.vocabulary import Vocabulary
 from elision.train.settings import Train
@@ -69,6 +70,7 @@ class Recipe:
                 f"{type(self.segmenter).__name__} cannot. Use Chunks"
             )
         self._check_streams()
+        self._check_order()
         for objective in self.objectives:
             what = type(objective).__name__
             needs = getattr(objective, "needs", None)
@@ -77,6 +79,8 @@ class Recipe:
                     f"{what} restores {needs} tokens, but {type(self.noise).__name__} leaves out {self.noise.restores} "
                     f"ones: choose a noise that fits the objective"
                 )
+            if isinstance(objective, Replacing):
+                self._check_generator(objective)
             if getattr(objective, "needs_spans", False):
                 self._check_spans(objective)
             sees = getattr(objective, "visibility", None)
@@ -101,6 +105,17 @@ class Recipe:
                     f"{QUESTIONS[self.segmenter.label]}: use {SEGMENTERS[objective.label]}, or the other objective"
                 )
 
+    def _check_generator(self, objective: Replacing) -> None:
+        """Refuse another objective that reads the tokens that were left out where a generator has filled them in."""
+        objective.check(self.backbone)
+        others = [each for each in self.objectives if each is not objective and getattr(each, "needs", None)]
+        if others:
+            what, other = type(objective).__name__, type(others[0]).__name__
+            raise InputError(
+                f"{other} cannot stand beside {what}, whose generator fills in the tokens that were left out: {other} "
+                f"would read its samples where it expects the noise. Leave one of them out"
+            )
+
     def _check_streams(self) -> None:
         """Refuse parts that read one stream forward and another backward beside parts that know of no such thing."""
         parts = (self.segmenter, self.noise, self.backbone, *self.objectives)
@@ -110,6 +125,33 @@ class Recipe:
             raise InputError(
                 f"{ours[0]} works on two streams of text, read in opposite directions, and {others[0]} does not: "
                 f"TokenStreams, Neighbours, Elmo and BidirectionalLM only go together"
+            )
+
+    def _check_order(self) -> None:
+        """Refuse an order that the backbone cannot read by, and a memory of what did not come right before."""
+        noise, segmenter, backbone = self.noise, self.segmenter, self.backbone
+        if noise.restores == "permuted" and not getattr(backbone, "permutes", False):
+            raise InputError(
+                f"{type(noise).__name__} hides nothing but by the order in which tokens are read, and "
+                f"{type(backbone).__name__} has no second stream for tokens that may not see themselves: use XLNet"
+            )
+        memory = getattr(backbone, "memory_length", 0)
+        if not memory:
+            return
+        if not getattr(segmenter, "contiguous", False):
+            raise InputError(
+                f"backbone.memory_length is {memory}, but the examples of {type(segmenter).__name__} do not go on one "
+                f"from another, so there is nothing to remember: set it to 0, or use MemoryStreams"
+            )
+        if backbone.reuse_length != segmenter.reuse_length:
+            raise InputError(
+                f"backbone.reuse_length is {backbone.reuse_length}, but the next example begins after "
+                f"segmenter.reuse_length {segmenter.reuse_length} tokens: set both to the same"
+            )
+        if noise.restores == "permuted" and segmenter.reuse_length % noise.permute_length:
+            raise InputError(
+                f"segmenter.reuse_length is {segmenter.reuse_length}: it must be a multiple of noise.permute_length "
+                f"{noise.permute_length}, or the memory would hold tokens that have seen what comes after it"
             )
 
     def _check_spans(self, objective: AnyObjective) -> None:

@@ -69,6 +69,12 @@ class BackboneSettings(Protocol):
         """Raise InputError when a sequence of `length` tokens cannot be read."""
         ...
 
+    def generator(self, width: float, depth: float) -> "BackboneSettings":
+        """Return the settings of a smaller model of the same kind, `width` and `depth` times as large, that restores
+        left-out tokens from what this model's embeddings give it (or any of that width); `prediction` is what its head
+        reads. Raises: InputError where there is no such model."""
+        ...
+
     def flops_per_token(self, row_length: int) -> float:
         """Return the floating-point operations of matrix products in a forward pass, per token of a full row."""
         ...

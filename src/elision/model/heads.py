@@ -11,6 +11,9 @@ from torch.autograd.function import once_differentiable
 # Logits held at a time, in numbers: 2^22 float32 are 16 MiB. Larger only costs memory, smaller costs speed.
 CHUNK_NUMEL = 1 << 22
 
+# Columns summed at once on the way to a drawn one.
+PICK_BLOCK = 192
+
 
 class VocabularyHead(nn.Module):
     """Scores of every token by the (tied) token table, with or without a bias."""
@@ -26,6 +29,12 @@ class VocabularyHead(nn.Module):
     def loss(self, hidden_ND: Tensor, table_VD: Tensor, targets_N: Tensor) -> Tensor:
         """Return the summed cross-entropy in nats, a float32 (or float64) scalar."""
         return cross_entropy_sum(hidden_ND, table_VD, self.bias, targets_N)
+
+    def loss_and_draws(
+        self, hidden_ND: Tensor, table_VD: Tensor, targets_N: Tensor, draws_N: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the summed cross-entropy, and int64 [N]: a token for each place, as `cross_entropy_and_draws` does."""
+        return cross_entropy_and_draws(hidden_ND, table_VD, self.bias, targets_N, draws_N, temperature)
 
     def num_flops(self, num_places: int, width: int, vocab_size: int) -> float:
         """Return the floating-point operations of a forward pass."""
@@ -49,6 +58,12 @@ class MaskedHead(VocabularyHead):
         """Return the summed cross-entropy in nats, a float32 (or float64) scalar."""
         return super().loss(self.transform(hidden_ND), table_VD, targets_N)
 
+    def loss_and_draws(
+        self, hidden_ND: Tensor, table_VD: Tensor, targets_N: Tensor, draws_N: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the summed cross-entropy, and int64 [N]: a token for each place, as `cross_entropy_and_draws` does."""
+        return super().loss_and_draws(self.transform(hidden_ND), table_VD, targets_N, draws_N, temperature)
+
     def transform(self, hidden_ND: Tensor) -> Tensor:
         """Return the states as the token table reads them."""
         return self.norm(self.activation(self.dense(hidden_ND)))
@@ -65,14 +80,36 @@ def cross_entropy_sum(hidden_ND: Tensor, table_VD: Tensor, bias_V: Tensor | None
     The gradient is formed chunk by chunk together with the loss, so the peak memory is that of one chunk of logits
     whatever N * V is, and the products are as many as in the plain form.
     """
-    return _CrossEntropySum.apply(hidden_ND, table_VD, bias_V, targets_N)
+    return _CrossEntropySum.apply(hidden_ND, table_VD, bias_V, targets_N, None, 1.0)[0]
+
+
+def cross_entropy_and_draws(
+    hidden_ND: Tensor,
+    table_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    draws_N: Tensor,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Return `cross_entropy_sum` and, from the same logits, int64 [N]: a token drawn from softmax(logits / temperature).
+
+    draws: float64 [N], uniform from 0 to 1. Place n gets the token at which the running sum of the probabilities passes
+    draws[n], so that equal draws give equal tokens. No gradient passes through them.
+    """
+    return _CrossEntropySum.apply(hidden_ND, table_VD, bias_V, targets_N, draws_N, temperature)
 
 
 class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, hidden: Tensor, table: Tensor, bias: Tensor | None, targets: Tensor
-    ) -> Tensor:
+        ctx: torch.autograd.function.FunctionCtx,
+        hidden: Tensor,
+        table: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        draws: Tensor | None,
+        temperature: float,
+    ) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else table.dtype
         exact = torch.float64 if dtype == torch.float64 else torch.float32
@@ -84,6 +121,7 @@ class _CrossEntropySum(torch.autograd.Function):
             grad_table = torch.zeros_like(weight, dtype=exact) if wants_table else None
             grad_bias = torch.zeros_like(bias, dtype=exact) if bias is not None and ctx.needs_input_grad[2] else None
             total = torch.zeros((), dtype=exact, device=hidden.device)
+            drawn = torch.empty_like(targets)
             step = max(1, CHUNK_NUMEL // weight.shape[0])
             for start in range(0, hidden.shape[0], step):
                 part, target = hidden[start : start + step], targets[start : start + step, None]
@@ -96,6 +134,9 @@ class _CrossEntropySum(torch.autograd.Function):
                 share = logits.exp_()
                 norm = share.sum(-1, keepdim=True)
                 total += (norm.log() - chosen).sum()
+                if draws is not None:
+                    weights = share if temperature == 1 else share.pow(1 / temperature)
+                    drawn[start : start + step] = pick_by_share(weights, draws[start : start + step])
                 if not (wants_hidden or wants_table or grad_bias is not None):
                     continue
                 # d loss / d logits = softmax - one-hot.
@@ -112,11 +153,14 @@ class _CrossEntropySum(torch.autograd.Function):
                     else:
                         grad_table += slope.T @ part
         ctx.save_for_backward(grad_hidden, grad_table, grad_bias)
-        return total
+        ctx.mark_non_differentiable(drawn)
+        return total, drawn
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: torch.autograd.function.FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, upstream: Tensor, _: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_table, grad_bias = ctx.saved_tensors
         hidden_dtype, table_dtype = ctx.dtypes
         return (
@@ -124,4 +168,29 @@ class _CrossEntropySum(torch.autograd.Function):
             None if grad_table is None else grad_table.mul_(upstream).to(table_dtype),
             None if grad_bias is None else grad_bias.mul_(upstream).to(table_dtype),
             None,
+            None,
+            None,
         )
+
+
+def pick_by_share(weights_NV: Tensor, draws_N: Tensor) -> Tensor:
+    """Return int64 [N]: the first column at which the running sum of a row passes its draw times the whole sum.
+
+    Running sums over blocks find the block, and one over that block the column, which takes a tenth of the time of
+    summing along the whole row. In float64, so that rare columns get their share.
+    """
+    num_columns = weights_NV.shape[1]
+    whole = num_columns // PICK_BLOCK
+    blocks = weights_NV[:, : whole * PICK_BLOCK].unflatten(1, (whole, PICK_BLOCK)).sum(-1)
+    rest = weights_NV[:, whole * PICK_BLOCK :].sum(-1, keepdim=True)
+    after = torch.cat([blocks, rest], 1).double().cumsum(-1)
+    goal = draws_N[:, None] * after[:, -1:]
+    block = torch.searchsorted(after, goal, right=True).clamp_(max=whole)
+    before = F.pad(after, (1, 0)).gather(1, block)
+    columns = block * PICK_BLOCK + torch.arange(PICK_BLOCK, device=block.device)
+    inside = weights_NV.gather(1, columns.clamp(max=num_columns - 1)).double()
+    inside = inside.masked_fill(columns >= num_columns, 0.0).cumsum(-1)
+    # Where rounding leaves the sum within the block short of the goal, its last column is meant.
+    goal = torch.minimum(goal - before, inside[:, -1:] * (1 - 1e-15))
+    column = torch.searchsorted(inside, goal, right=True)
+    return (columns[:, :1] + column)[:, 0].clamp_(max=num_columns - 1)

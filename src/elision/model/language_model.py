@@ -66,23 +66,31 @@ class LanguageModel(nn.Module):
         One compilation serves all of them. Embeddings and heads stay as they are: they are a small part of the work,
         and how many places they see changes from step to step, which would make them compile again and again.
         """
-        for block in self.backbone.blocks:
-            block.compile()
+        for module in (self.backbone, *self.heads.values()):
+            for block in getattr(module, "blocks", ()):
+                block.compile()
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return the count of each term of `batch`, before any pass."""
         return {name: count for objective in self.objectives for name, count in objective.counts(batch).items()}
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Return the scores of every token at every place, [B, T, V], by the first objective that predicts tokens."""
-        return self.vocabulary_logits(self.backbone(batch).prediction)
+    def logits(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
+        """Return the scores of every token at every place, [B, T, V], by the first objective that predicts tokens.
+
+        visible: bool [B, T, T] or None; narrows further whom a token sees.
+        """
+        objective = self._predicting_tokens()
+        return objective.predict(self.heads[objective.name], self.backbone, batch, visible)
 
     def vocabulary_logits(self, hidden: Tensor) -> Tensor:
         """Return [..., V] for states [..., D]."""
-        objective = self.token_objective
-        if objective is None:
-            raise TypeError(f"none of the objectives {[o.name for o in self.objectives]} predicts tokens")
+        objective = self._predicting_tokens()
         return objective.logits(self.heads[objective.name], self.backbone, hidden)
+
+    def _predicting_tokens(self) -> TokenPrediction:
+        if self.token_objective is None:
+            raise TypeError(f"none of the objectives {[o.name for o in self.objectives]} predicts tokens")
+        return self.token_objective
 
     @property
     def reads_needed_only(self) -> bool:

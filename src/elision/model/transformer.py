@@ -108,6 +108,24 @@ class Transformer:
         """Return the module with initialised weights (PyTorch's global generator)."""
         return TransformerModel(self, vocab_size, embeddings)
 
+    def generator(self, width: float, depth: float) -> "Transformer":
+        """Return the settings of a model `width` and `depth` times as large that reads embeddings of the same width.
+
+        Its heads are as wide as these, but fewer.
+        """
+        num_heads, num_layers = max(1, round(width * self.num_heads)), max(1, round(depth * self.num_layers))
+        hidden_size = num_heads * max(1, round(width * self.hidden_size / num_heads))
+        return dataclasses.replace(
+            self,
+            num_layers=num_layers,
+            hidden_size=hidden_size,
+            num_heads=num_heads,
+            feedforward_size=max(1, round(width * self.feedforward_size)),
+            embedding_size=None if hidden_size == self.embedding_width else self.embedding_width,
+            num_groups=min(self.num_groups, num_layers),
+            pooler=False,
+        )
+
     def visible(self, batch: Batch) -> Visible:
         """Return who sees whom in a batch: tokens of their own document, all of them or those before."""
         within = same_document(batch)

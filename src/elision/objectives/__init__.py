@@ -7,13 +7,16 @@ from elision.objectives.clm import CausalLM
 from elision.objectives.mlm import MaskedLM
 from elision.objectives.next_sentence import NextSentence
 from elision.objectives.objective import Judged, Objective, Term, Terms
+from elision.objectives.permutation import PermutationLM
+from elision.objectives.replaced_mlm import ReplacedMLM
+from elision.objectives.replaced_tokens import ReplacedTokens
 from elision.objectives.sentence_order import SentenceOrder
 from elision.objectives.span_boundary import SpanBoundary
 from elision.objectives.tagging import TokenClassification
 
 # Closed union of what a recipe accepts; Classification, TokenClassification and SpanExtraction belong to fine-tuning,
 # whose labels no recipe knows.
-AnyObjective = MaskedLM | SentenceOrder | CausalLM | NextSentence | SpanBoundary | BidirectionalLM
+AnyObjective = MaskedLM | SentenceOrder | CausalLM | NextSentence | SpanBoundary | BidirectionalLM | ReplacedTokens | ReplacedMLM | PermutationLM
 
 __all__ = [
     "AnyObjective",
@@ -24,6 +27,9 @@ __all__ = [
     "MaskedLM",
     "NextSentence",
     "Objective",
+    "PermutationLM",
+    "ReplacedMLM",
+    "ReplacedTokens",
     "SentenceOrder",
     "SpanBoundary",
     "SpanExtraction",

@@ -18,6 +18,11 @@ class TokenPrediction(Objective):
     needs: ClassVar[str]
     visibility: ClassVar[str]
 
+    @property
+    def token_term(self) -> str:
+        """The term whose mean is the loss of a token, which bits per byte are counted from."""
+        return self.name
+
     def after(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> Terms:
         """Return the term over the places that have a target; no other place reaches the vocabulary."""
         hidden_ND, targets_N = output.prediction.flatten(0, 1), batch.targets.flatten()
@@ -45,6 +50,10 @@ class TokenPrediction(Objective):
     def num_flops(self, head: nn.Module, backbone: BackboneModel, batch: Batch) -> float:
         """Return the floating-point operations of the head's forward pass."""
         return head.num_flops(batch.num_targets, backbone.settings.hidden_size, backbone.vocab_size)
+
+    def predict(self, head: nn.Module, backbone: BackboneModel, batch: Batch, visible: Tensor | None = None) -> Tensor:
+        """Return the scores [B, T, V] of every token at every place; `visible` as backbones take it."""
+        return self.logits(head, backbone, backbone(batch, visible=visible).prediction)
 
     def logits(self, head: nn.Module, backbone: BackboneModel, hidden: Tensor) -> Tensor:
         """Return the scores [..., V] of every token for states [..., D]."""

@@ -89,7 +89,7 @@ def evaluate_model(
             )
             advance(batch.num_examples)
     bits_per_nat = part.num_tokens / part.num_bytes / math.log(2)
-    token_term = loaded.model.token_objective.name if loaded.model.token_objective else None
+    token_term = loaded.model.token_objective.token_term if loaded.model.token_objective else None
     lines, counted = [], None
     for name, (total, count) in places.terms.items():
         right, out_of = places.right.get(name, (0, 0))
