@@ -64,7 +64,7 @@ class XLNet:
     visibility: ClassVar[str] = "bidirectional"
     num_languages: ClassVar[int] = 0
     max_length: ClassVar[None] = None
-    two_streams: ClassVar[bool] = True
+    permutes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "hidden_size", "num_heads", "feedforward_size"):

@@ -4,7 +4,7 @@
 with its settings. All are pure functions of their arguments and an explicit generator.
 
 A noise is called with (example, vocabulary, rng) and returns the noised example with its targets. Its class says what
-it `restores` ("masked" tokens or the "next" one), how many tokens past the example it needs (`lookahead`) and which
+it `restores` ("masked" tokens, the "next" one, or "permuted" ones), how many tokens past the example it needs (`lookahead`) and which
 symbols (`needs_roles`).
 """
 
@@ -13,10 +13,11 @@ from elision.data.noise.frequency import FrequencyMask
 from elision.data.noise.neighbours import Neighbours
 from elision.data.noise.next import NextToken
 from elision.data.noise.ngrams import NgramMask
+from elision.data.noise.permutation import PermutationMask
 from elision.data.noise.spans import SpanMask
 from elision.data.noise.tokens import TokenMask
 
 # Closed union of what a recipe accepts.
-Noise = TokenMask | DynamicMask | SpanMask | NgramMask | FrequencyMask | NextToken | Neighbours
+Noise = TokenMask | DynamicMask | SpanMask | NgramMask | FrequencyMask | NextToken | Neighbours | PermutationMask
 
-__all__ = ["DynamicMask", "FrequencyMask", "Neighbours", "NextToken", "NgramMask", "Noise", "SpanMask", "TokenMask"]
+__all__ = ["DynamicMask", "FrequencyMask", "Neighbours", "NextToken", "NgramMask", "Noise", "PermutationMask", "SpanMask", "TokenMask"]

@@ -5,6 +5,7 @@ index alone. Planning works on offsets; no text is copied until an example is as
 """
 
 from elision.data.segment.chunks import Chunks
+from elision.data.segment.memory_streams import MemoryStreams
 from elision.data.segment.pairs import SentencePairs
 from elision.data.segment.plan import Plan
 from elision.data.segment.sentences import FullSentences
@@ -12,6 +13,6 @@ from elision.data.segment.swapped import SwappedPairs
 from elision.data.segment.token_streams import TokenStreams
 
 # Closed union of what a recipe accepts.
-Segmenter = SentencePairs | SwappedPairs | Chunks | FullSentences | TokenStreams
+Segmenter = SentencePairs | SwappedPairs | Chunks | FullSentences | TokenStreams | MemoryStreams
 
-__all__ = ["Chunks", "FullSentences", "Plan", "Segmenter", "SentencePairs", "SwappedPairs"]
+__all__ = ["Chunks", "FullSentences", "MemoryStreams", "Plan", "Segmenter", "SentencePairs", "SwappedPairs"]
