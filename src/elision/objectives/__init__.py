@@ -12,11 +12,12 @@ from elision.objectives.replaced_mlm import ReplacedMLM
 from elision.objectives.replaced_tokens import ReplacedTokens
 from elision.objectives.sentence_order import SentenceOrder
 from elision.objectives.span_boundary import SpanBoundary
+from elision.objectives.span_boundary import SpanBoundary
 from elision.objectives.tagging import TokenClassification
 
 # Closed union of what a recipe accepts; Classification, TokenClassification and SpanExtraction belong to fine-tuning,
 # whose labels no recipe knows.
-AnyObjective = MaskedLM | SentenceOrder | CausalLM | NextSentence | SpanBoundary | BidirectionalLM | ReplacedTokens | ReplacedMLM | PermutationLM
+AnyObjective = MaskedLM | SentenceOrder | CausalLM | NextSentence | SpanBoundary | BidirectionalLM | ReplacedTokens | ReplacedMLM | PermutationLM | SpanBoundary
 
 __all__ = [
     "AnyObjective",
@@ -31,6 +32,7 @@ __all__ = [
     "ReplacedMLM",
     "ReplacedTokens",
     "SentenceOrder",
+    "SpanBoundary",
     "SpanBoundary",
     "SpanExtraction",
     "Term",

@@ -43,10 +43,13 @@ def get(name: str) -> Recipe:
 
 def about(name: str) -> str:
     """Return what the file of a recipe says of its paper: the docstring of its module."""
-    for module in pkgutil.iter_modules(__path__):
-        if name.startswith(f"{module.name}-".replace("_", "-")):
-            return inspect.getdoc(_module(module.name)) or ""
-    raise AssertionError(name)
+    # "xlm-r-base" also begins like the sizes of "xlm".
+    prefixes = [module.name for module in pkgutil.iter_modules(__path__) if _begins(name, module.name)]
+    return inspect.getdoc(_module(max(prefixes, key=len))) or ""
+
+
+def _begins(name: str, module: str) -> bool:
+    return name.startswith(f"{module}-".replace("_", "-"))
 
 
 def _module(name: str) -> object:

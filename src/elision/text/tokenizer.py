@@ -117,17 +117,23 @@ class ByteLevelBPE:
         """
         special = [*_BPE_LAYOUTS[self.layout][0], *self.extra_special_tokens]
         _check_size(self.vocab_size, len(special), 256)
+        vocab_size = self.vocab_size
+        if self.layout in _MASK_LAST:
+            special.remove(self.roles["mask"])
+            vocab_size -= 1
         raw = tokenizers.Tokenizer(models.BPE())
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=self.add_prefix_space)
         raw.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=self.vocab_size,
+            vocab_size=vocab_size,
             min_frequency=self.min_frequency,
             special_tokens=special,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        _train(raw, trainer, _listed(texts), self.vocab_size, len(special))
+        _train(raw, trainer, _listed(texts), vocab_size, len(special))
+        if self.layout in _MASK_LAST:
+            raw = _with_last(raw, self.roles["mask"])
         raw.post_processor = (
             roberta_template(raw) if self.layout == "roberta" else processors.ByteLevel(trim_offsets=False)
         )
@@ -170,6 +176,10 @@ class Unigram:
         sentinels = [f"<extra_id_{i}>" for i in range(self.num_sentinels)]
         special = [*_UNIGRAM_LAYOUTS[self.layout][0], *self.extra_special_tokens, *sentinels]
         _check_size(self.vocab_size, len(special), 0)
+        vocab_size = self.vocab_size
+        if self.layout in _MASK_LAST:
+            special.remove(self.roles["mask"])
+            vocab_size -= 1
         texts = _listed(texts)
         raw = tokenizers.Tokenizer(models.Unigram())
         raw.normalizer = unigram_normalizer(self.lowercase, self.normal_form)
@@ -179,15 +189,17 @@ class Unigram:
         rare = re.compile(f"[^{re.escape(''.join(alphabet))}\\s]+")
         texts = [rare.sub(" ", raw.normalizer.normalize_str(text)) for text in texts]
         trainer = trainers.UnigramTrainer(
-            vocab_size=self.vocab_size,
+            vocab_size=vocab_size,
             special_tokens=special,
             unk_token=self.roles["unk"],
             # So that "</s>" in a corpus can be spelled with ordinary pieces.
             initial_alphabet=sorted(set("".join(special))),
             show_progress=False,
         )
-        _train(raw, trainer, texts, self.vocab_size, len(special))
+        _train(raw, trainer, texts, vocab_size, len(special))
         raw = _without_special_pieces(raw, special)
+        if self.layout in _MASK_LAST:
+            raw = _with_last(raw, self.roles["mask"])
         raw.post_processor = _unigram_template(raw, self.layout)
         return Tokenizer(raw, self.roles)
 
@@ -211,15 +223,17 @@ _UNIGRAM_LAYOUTS = {
         ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"],
         {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "cls": "<cls>", "sep": "<sep>", "pad": "<pad>", "mask": "<mask>"},
     ),
-    "xlm-r": (
-        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-        {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"},
-    ),
     "albert": (
         ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
         {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
     ),
+    "xlm-r": (
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"},
+    ),
 }
+# Layouts in fairseq's order, where the mask is the last symbol of all.
+_MASK_LAST = ("roberta", "xlm-r")
 
 
 def layouts(spec: TokenizerSpec) -> list[TokenizerSpec]:
@@ -273,6 +287,8 @@ def roberta_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
 def _unigram_template(raw: tokenizers.Tokenizer, layout: str) -> processors.PostProcessor:
     if layout == "albert":
         return bert_template(raw)
+    if layout == "xlm-r":
+        return roberta_template(raw)
     if layout == "t5":
         return processors.TemplateProcessing(
             single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", raw.token_to_id("</s>"))]
@@ -378,4 +394,18 @@ def _without_special_pieces(raw: tokenizers.Tokenizer, special: list[str]) -> to
     description["model"]["vocab"] = [
         [piece, -1000.0 if piece in special else score] for piece, score in description["model"]["vocab"]
     ]
+    return tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
+
+
+def _with_last(raw: tokenizers.Tokenizer, symbol: str) -> tokenizers.Tokenizer:
+    """Number a special symbol after all others; it takes the space before it along, as the word that it hides would."""
+    description = json.loads(raw.to_str())
+    vocab = description["model"]["vocab"]
+    number = len(vocab)
+    if isinstance(vocab, dict):
+        vocab[symbol] = number
+    else:
+        vocab.append([symbol, -1000.0])
+    flags = {"single_word": False, "lstrip": True, "rstrip": False, "normalized": False, "special": True}
+    description["added_tokens"].append({"id": number, "content": symbol, **flags})
     return tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))

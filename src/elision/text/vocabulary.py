@@ -9,8 +9,10 @@ from elision.errors import InputError
 ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
 
 # What to train for these symbols, in the options of `elision prepare`.
-_FRAME = "--tokenizer wordpiece, --tokenizer unigram --layout albert (or xlnet), or --tokenizer bpe --layout roberta"
-_END = "--tokenizer bpe, or --tokenizer unigram --layout t5 (or xlnet)"
+_FRAME = (
+    "--tokenizer wordpiece, --tokenizer unigram --layout albert (or xlnet, xlm-r), or --tokenizer bpe --layout roberta"
+)
+_END = "--tokenizer bpe, or --tokenizer unigram --layout t5 (or xlnet, xlm-r)"
 _ANY = "--tokenizer wordpiece, --tokenizer unigram, or --tokenizer bpe --layout roberta"
 KINDS_WITH = {"pad": _ANY, "unk": _ANY, "cls": _FRAME, "sep": _FRAME, "mask": _FRAME, "bos": _END, "eos": _END}
 

@@ -96,10 +96,27 @@ def test_wordpiece_special_symbols_are_numbered_from_zero_and_pairs_have_types()
     assert pair.type_ids == [0, 0, 0, 0, 1, 1, 1]
 
 
-def test_roberta_layout_numbers_its_symbols_in_the_papers_order():
-    tokenizer = ByteLevelBPE(500, layout="roberta").train(TEXTS)
-    assert [tokenizer.raw.id_to_token(i) for i in range(5)] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    assert tokenizer.raw.encode("a", "b").tokens == ["<s>", "a", "</s>", "</s>", "b", "</s>"]
+@pytest.mark.parametrize("spec", [ByteLevelBPE(400, layout="roberta"), Unigram(300, layout="xlm-r")])
+def test_fairseq_layouts_number_their_symbols_in_the_papers_order(spec):
+    tokenizer = spec.train(TEXTS)
+    size = tokenizer.vocabulary.size
+    assert size <= spec.vocab_size
+    assert [tokenizer.raw.id_to_token(i) for i in (0, 1, 2, 3, size - 1)] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    assert np.flatnonzero(tokenizer.vocabulary.special).tolist() == [0, 1, 2, 3, size - 1]
+    framed = tokenizer.raw.encode("a", "b")
+    assert [i for i in framed.ids if tokenizer.vocabulary.special[i]] == [0, 2, 2, 2]
+    assert set(framed.type_ids) == {0}
+
+
+@pytest.mark.parametrize("spec", [ByteLevelBPE(400, layout="roberta"), Unigram(300, layout="xlm-r")])
+def test_a_mask_stands_for_a_word_with_the_space_before_it(spec):
+    tokenizer = spec.train(TEXTS)
+    mask = tokenizer.vocabulary.mask
+    words = "the dog the".split()
+    around = [tokenizer.encode("the"), tokenizer.encode("the dog the")]
+    masked = tokenizer.encode(f"{words[0]} <mask> {words[2]}")
+    assert masked[: len(around[0])] == around[0] and masked[len(around[0])] == mask
+    assert masked[len(around[0]) + 1 :] == around[1][-(len(masked) - len(around[0]) - 1) :]
 
 
 def test_gpt2_layout_writes_any_text_and_reads_it_back():

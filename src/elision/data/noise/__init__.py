@@ -9,15 +9,17 @@ symbols (`needs_roles`).
 """
 
 from elision.data.noise.dynamic import DynamicMask
+from elision.data.noise.dynamic import DynamicMask
 from elision.data.noise.frequency import FrequencyMask
 from elision.data.noise.neighbours import Neighbours
 from elision.data.noise.next import NextToken
 from elision.data.noise.ngrams import NgramMask
 from elision.data.noise.permutation import PermutationMask
 from elision.data.noise.spans import SpanMask
+from elision.data.noise.spans import SpanMask
 from elision.data.noise.tokens import TokenMask
 
 # Closed union of what a recipe accepts.
-Noise = TokenMask | DynamicMask | SpanMask | NgramMask | FrequencyMask | NextToken | Neighbours | PermutationMask
+Noise = TokenMask | DynamicMask | SpanMask | DynamicMask | SpanMask | NgramMask | FrequencyMask | NextToken | Neighbours | PermutationMask
 
-__all__ = ["DynamicMask", "FrequencyMask", "Neighbours", "NextToken", "NgramMask", "Noise", "PermutationMask", "SpanMask", "TokenMask"]
+__all__ = ["DynamicMask", "DynamicMask", "FrequencyMask", "Neighbours", "NextToken", "NgramMask", "Noise", "SpanMask", "PermutationMask", "SpanMask", "TokenMask"]
