@@ -71,6 +71,10 @@ class Tokenizer:
         """Return what `encode_batch` does as the encoder's own objects; other Python threads run meanwhile."""
         return self._literal.encode_batch_fast(texts, add_special_tokens=False)
 
+    def placed(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """Return what `encodings` does, with the characters of the text that each token stands for (`offsets`)."""
+        return self._literal.encode_batch(texts, add_special_tokens=False)
+
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Return the text that the ids stand for."""
         return self.raw.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
