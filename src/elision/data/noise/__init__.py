@@ -8,18 +8,40 @@ it `restores` ("masked" tokens, the "next" one, or "permuted" ones), how many to
 symbols (`needs_roles`).
 """
 
+from elision.data.noise.context_ngrams import ContextNgramMask
 from elision.data.noise.dynamic import DynamicMask
-from elision.data.noise.dynamic import DynamicMask
+from elision.data.noise.electra import ElectraMask
 from elision.data.noise.frequency import FrequencyMask
 from elision.data.noise.neighbours import Neighbours
 from elision.data.noise.next import NextToken
 from elision.data.noise.ngrams import NgramMask
 from elision.data.noise.permutation import PermutationMask
 from elision.data.noise.spans import SpanMask
-from elision.data.noise.spans import SpanMask
 from elision.data.noise.tokens import TokenMask
 
 # Closed union of what a recipe accepts.
-Noise = TokenMask | DynamicMask | SpanMask | DynamicMask | SpanMask | NgramMask | FrequencyMask | NextToken | Neighbours | PermutationMask
+Noise = (
+    TokenMask
+    | DynamicMask
+    | ElectraMask
+    | SpanMask
+    | NgramMask
+    | FrequencyMask
+    | NextToken
+    | Neighbours
+    | PermutationMask
+)
 
-__all__ = ["DynamicMask", "DynamicMask", "FrequencyMask", "Neighbours", "NextToken", "NgramMask", "Noise", "SpanMask", "PermutationMask", "SpanMask", "TokenMask"]
+__all__ = [
+    "ContextNgramMask",
+    "DynamicMask",
+    "ElectraMask",
+    "FrequencyMask",
+    "Neighbours",
+    "NextToken",
+    "NgramMask",
+    "Noise",
+    "PermutationMask",
+    "SpanMask",
+    "TokenMask",
+]
