@@ -44,5 +44,8 @@ def main(arguments: list[str]) -> None:
     loaded = load(settings.model, which=settings.checkpoint, dtype="stored")
     architecture = write_folder(loaded, settings.out, settings.dtype, overwrite=settings.overwrite)
     console.print(f"{loaded.path} -> [bold]{settings.out}[/] ({architecture})")
+    for objective in loaded.model.objectives:
+        if objective.pretraining_only:
+            console.print(f"left out: the head of {objective.name}, which serves pretraining alone")
     names = sorted(path.name for path in settings.out.iterdir())
     console.print(f"[dim]{', '.join(names)}[/]")

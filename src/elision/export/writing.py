@@ -53,7 +53,8 @@ def write_folder(
     """
     out = Path(out)
     backbone, tokenizer, task = loaded.recipe.backbone, loaded.tokenizer, loaded.task
-    heads = tuple(objective.name for objective in loaded.model.objectives)
+    objectives = loaded.model.objectives
+    heads = tuple(objective.name for objective in objectives if not objective.pretraining_only)
     family = families.of_recipe(loaded.recipe, heads)
     if heads not in family.ARCHITECTURES:
         known = " or ".join(" + ".join(names) for names in family.ARCHITECTURES)
@@ -63,7 +64,9 @@ def write_folder(
     check_free(out, overwrite, MARK)
     if loaded.path.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out} is where the model itself lies: name another folder")
-    tensors = family.key_map(backbone, heads).to_theirs(dict(loaded.model.state_dict()))
+    left_out = tuple(f"heads.{objective.name}." for objective in objectives if objective.pretraining_only)
+    state = {name: value for name, value in loaded.model.state_dict().items() if not name.startswith(left_out)}
+    tensors = family.key_map(backbone, heads).to_theirs(state)
     family.complete(tensors, backbone)
     if task is not None:
         tokenizer = classifier.frame(tokenizer, backbone)

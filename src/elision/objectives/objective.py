@@ -43,6 +43,8 @@ class Objective(Protocol):
     name: ClassVar[str]
     reads_everywhere: ClassVar[bool] = False
     """whether it reads the state of places that have neither a target nor stand for an example"""
+    pretraining_only: ClassVar[bool] = False
+    """whether its head is of no use afterwards: an export, whose classes have no place for it, leaves it out"""
 
     def head(self, backbone: BackboneModel) -> nn.Module:
         """Build the parameters that belong to the objective and not to the backbone."""

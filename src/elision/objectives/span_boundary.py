@@ -65,6 +65,7 @@ class SpanBoundary(Objective):
     name: ClassVar[str] = "sbo"
     visibility: ClassVar[str] = "bidirectional"
     needs_spans: ClassVar[bool] = True
+    pretraining_only: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("num_offsets", "offset_size"):
