@@ -4,7 +4,7 @@
 with its settings. All are pure functions of their arguments and an explicit generator.
 
 A noise is called with (example, vocabulary, rng) and returns the noised example with its targets. Its class says what
-it `restores` ("masked" tokens, the "next" one, or "permuted" ones), how many tokens past the example it needs (`lookahead`) and which
+XXX
 symbols (`needs_roles`).
 """
 
@@ -26,6 +26,7 @@ Noise = (
     | ElectraMask
     | SpanMask
     | NgramMask
+    | ContextNgramMask
     | FrequencyMask
     | NextToken
     | Neighbours

@@ -9,11 +9,20 @@ from elision.data.segment.memory_streams import MemoryStreams
 from elision.data.segment.pairs import SentencePairs
 from elision.data.segment.plan import Plan
 from elision.data.segment.sentences import FullSentences
-from elision.data.segment.sentences import FullSentences
 from elision.data.segment.swapped import SwappedPairs
 from elision.data.segment.token_streams import TokenStreams
+from elision.data.segment.two_segments import TwoSegments
 
 # Closed union of what a recipe accepts.
-Segmenter = SentencePairs | SwappedPairs | Chunks | FullSentences | TokenStreams | MemoryStreams | FullSentences
+Segmenter = SentencePairs | SwappedPairs | TwoSegments | Chunks | FullSentences | TokenStreams | MemoryStreams
 
-__all__ = ["Chunks", "FullSentences", "FullSentences", "MemoryStreams", "Plan", "Segmenter", "SentencePairs", "SwappedPairs"]
+__all__ = [
+    "Chunks",
+    "FullSentences",
+    "MemoryStreams",
+    "Plan",
+    "Segmenter",
+    "SentencePairs",
+    "SwappedPairs",
+    "TwoSegments",
+]
