@@ -34,6 +34,7 @@ SIZES: dict[str, Any] = {
     "num_highways": 1,
     "num_targets": 250,
     "num_samples": 0,
+    "offset_size": 16,
     "num_positions": 32,
     "max_length": 24,
     "batch_size": 8,
@@ -92,10 +93,11 @@ def tokenizer(spec: TokenizerSpec) -> Tokenizer:
 
 
 def text_store(path: Path, spec: TokenizerSpec, validation: float = 0.2) -> Store:
-    """Write a store of `texts` with a tokenizer of its own, a part of it held out."""
+    """Write a store of `texts` with a tokenizer of its own, a part of it held out; every third is of another language."""
     trained = tokenizer(spec)
     documents = [[ids for ids in trained.encode_batch(document) if len(ids)] for document in texts()]
-    return id_store(path, trained, documents, validation)
+    languages = ["bb" if index % 3 == 2 else "aa" for index in range(len(documents))]
+    return id_store(path, trained, documents, validation, languages=languages)
 
 
 def id_store(
@@ -104,6 +106,7 @@ def id_store(
     documents: Sequence[Sequence[Sequence[int]]],
     validation: float = 0.0,
     shard_tokens: int = 1 << 10,
+    languages: Sequence[str] | None = None,
 ) -> Store:
     """Write documents that are given as the token ids of their sentences; several shards, so that reads cross them."""
     made_with.save(path / "tokenizer")
@@ -119,7 +122,7 @@ def id_store(
                 num_sentences=np.array([len(document)]),
                 num_bytes=np.array([4 * len(ids)]),
                 hashes=np.array([int.from_bytes(digest, "little")], np.uint64),
-                languages=[None],
+                languages=[None if languages is None else languages[index]],
                 identifiers=[None],
             )
         )

@@ -31,7 +31,7 @@ def tiny() -> Recipe:
     return _roberta(
         "roberta-tiny",
         encoder(num_layers=2, hidden_size=128, num_heads=2),
-        training(batch_size=256, steps=20_000, warmup=1200, learning_rate=1e-3),
+        training(batch_size=256, steps=20_000, warmup=0.06, learning_rate=1e-3),
         vocab_size=8192,
         length=128,
     )
@@ -42,7 +42,7 @@ def base() -> Recipe:
     return _roberta(
         "roberta-base",
         encoder(num_layers=12, hidden_size=768, num_heads=12),
-        training(batch_size=2048, steps=125_000, warmup=10_000, learning_rate=5e-4),
+        training(batch_size=2048, steps=125_000, warmup=10_000 / 125_000, learning_rate=5e-4),
     )
 
 
@@ -51,7 +51,7 @@ def large() -> Recipe:
     return _roberta(
         "roberta-large",
         encoder(num_layers=24, hidden_size=1024, num_heads=16),
-        training(batch_size=8192, steps=500_000, warmup=30_000, learning_rate=4e-4),
+        training(batch_size=8192, steps=500_000, warmup=30_000 / 500_000, learning_rate=4e-4),
     )
 
 
@@ -78,8 +78,8 @@ def encoder(num_layers: int, hidden_size: int, num_heads: int) -> Transformer:
     )
 
 
-def training(batch_size: int, steps: int, warmup: int, learning_rate: float) -> Train:
-    """Return how it is optimised; XLM-R is too."""
+def training(batch_size: int, steps: int, warmup: float, learning_rate: float) -> Train:
+    """Return how it is optimised; XLM-R is too. warmup: share of the steps."""
     return Train(
         batch_size=batch_size,
         steps=steps,

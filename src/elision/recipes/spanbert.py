@@ -75,6 +75,6 @@ def _spanbert(
             batch_size=256,
             steps=2_400_000,
             optimizer=AdamW(learning_rate=learning_rate, eps=1e-8, weight_decay=0.01, decay_all=True, clip_norm=1.0),
-            schedule=Linear(warmup=10_000),
+            schedule=Linear(warmup=10_000 / 2_400_000),
         ),
     )

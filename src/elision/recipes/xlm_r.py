@@ -27,7 +27,7 @@ def tiny() -> Recipe:
     return _xlm_r(
         "xlm-r-tiny",
         encoder(num_layers=2, hidden_size=128, num_heads=2),
-        training(batch_size=256, steps=20_000, warmup=1200, learning_rate=1e-3),
+        training(batch_size=256, steps=20_000, warmup=0.06, learning_rate=1e-3),
         vocab_size=16384,
         length=128,
     )
@@ -38,7 +38,7 @@ def base() -> Recipe:
     return _xlm_r(
         "xlm-r-base",
         encoder(num_layers=12, hidden_size=768, num_heads=12),
-        training(batch_size=8192, steps=1_500_000, warmup=24_000, learning_rate=6e-4),
+        training(batch_size=8192, steps=1_500_000, warmup=24_000 / 1_500_000, learning_rate=6e-4),
     )
 
 
@@ -47,7 +47,7 @@ def large() -> Recipe:
     return _xlm_r(
         "xlm-r-large",
         encoder(num_layers=24, hidden_size=1024, num_heads=16),
-        training(batch_size=8192, steps=1_500_000, warmup=30_000, learning_rate=4e-4),
+        training(batch_size=8192, steps=1_500_000, warmup=30_000 / 1_500_000, learning_rate=4e-4),
     )
 
 
