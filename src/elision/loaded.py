@@ -217,7 +217,8 @@ class Loaded:
             first = real_BT.int().argmax(1, keepdim=True)
             positions_BT = (torch.arange(length)[None] - first).clamp(min=0)
         else:
-            positions_BT = _rows(positions, "positions", shape, backbone.settings.max_length, "the position table")
+            limit = backbone.settings.max_length or torch.iinfo(torch.int64).max
+            positions_BT = _rows(positions, "positions", shape, limit, "the position table")
         types_BT = None
         if type_ids is not None:
             types_BT = _rows(type_ids, "type_ids", shape, max(1, backbone.settings.num_types), "the segment table")
