@@ -42,6 +42,7 @@ class SentencePairs:
 
     needs_roles: ClassVar[frozenset[str]] = frozenset({"cls", "sep"})
     num_labels: ClassVar[int] = 2
+    label: ClassVar[str] = "next"
     label_meanings: ClassVar[tuple[str, ...]] = (
         "Does B follow A? Yes: B is what comes next in the text",
         "Does B follow A? No: B was drawn from elsewhere",
@@ -64,26 +65,56 @@ class SentencePairs:
 
 
 class SentencePairPlan:
-    """All pairs of a split, as offsets into its sentences: 21 bytes an example."""
+    """All pairs of a split, as offsets into its sentences: 21 bytes an example.
+
+    swap_probability: how often A and B that follow each other change places, with label 1. lone_sentences: whether a
+    sentence that finds no other of its document is paired with one from elsewhere, or makes no example.
+    """
 
     contiguous = False
 
-    def __init__(self, settings: SentencePairs, split: Split, vocabulary: Vocabulary, seed: int):
+    def __init__(
+        self,
+        settings: SentencePairs,
+        split: Split,
+        vocabulary: Vocabulary,
+        seed: int,
+        swap_probability: float = 0.0,
+        lone_sentences: bool = True,
+    ):
         if split.num_sentences == 0:
             raise InputError(f"split {split.name!r} of the store holds no text: prepare a larger corpus")
         self._settings, self._split, self._seed = settings, split, seed
         self._cls, self._sep = vocabulary.require("cls"), vocabulary.require("sep")
-        self._draw()
+        first, num_a, b_first, num_b, odd = self._draw()
+        if not lone_sentences:
+            first, num_a, b_first, num_b, odd = (column[~odd] for column in (first, num_a, b_first, num_b, odd))
+            if not len(first):
+                raise InputError(
+                    f"split {split.name!r} of the store has no document from which two sentences fit into max_length "
+                    f"{settings.max_length}: prepare longer documents, or raise it"
+                )
+        if swap_probability:
+            swapped = ~odd & (generator(seed, "sentence pairs: swaps").random(len(odd)) < swap_probability)
+            first, b_first = np.where(swapped, b_first, first), np.where(swapped, first, b_first)
+            num_a, num_b = np.where(swapped, num_b, num_a), np.where(swapped, num_a, num_b)
+            odd = odd | swapped
+        self._first, self._num_a = first, np.minimum(num_a, 65535).astype(np.uint16)
+        self._b_first, self._num_b = b_first, np.minimum(num_b, 65535).astype(np.uint16)
+        self._odd = odd
 
     def __len__(self) -> int:
         return len(self._first)
 
-    def _draw(self) -> None:
-        """Walk all documents of all passes side by side; each turn of the loop takes one example from each."""
+    def _draw(self) -> tuple[np.ndarray, ...]:
+        """Return first sentence and number of sentences of A, those of B, and whether B is random, for every pair.
+
+        Walk all documents of all passes side by side; each turn of the loop takes one example from each.
+        """
         settings, split = self._settings, self._split
         room = settings.max_length - 3
         token_at = split.sentence_starts
-        first, last, document = _sections(split)
+        first, last, document = sections(split)
         count = len(first)
         first, last, document = (np.tile(values, settings.passes) for values in (first, last, document))
         rng = generator(self._seed, "sentence pairs: lengths")
@@ -111,11 +142,8 @@ class SentencePairPlan:
             first[walk] = np.where(random, start + num_a, end)
             walk = walk[first[walk] < last[walk]]
             turn += 1
-        columns = [np.concatenate(column) for column in zip(*pieces)]
-        self._first, self._num_a = columns[0], np.minimum(columns[1], 65535).astype(np.uint16)
-        self._b_first, self._num_b = columns[2], np.minimum(columns[3], 65535).astype(np.uint16)
-        self._random = columns[4]
         assert count
+        return tuple(np.concatenate(column) for column in zip(*pieces))
 
     def _random_sentence(self, document: np.ndarray, follower: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw a sentence of another document for each entry; the released code tries ten times, this is exact."""
@@ -132,7 +160,7 @@ class SentencePairPlan:
         return np.where(sentence == follower, (sentence + 1) % split.num_sentences, sentence)
 
     def example(self, index: int) -> Example:
-        """Build pair `index`: cut it to length, frame it with [CLS] and [SEP], label 1 where B is random."""
+        """Build pair `index`: cut it to length, frame it with [CLS] and [SEP], label 1 where B is random or swapped with A."""
         starts, split = self._split.sentence_starts, self._split
         a_first, b_first = self._first[index], self._b_first[index]
         a_begin, a_end = starts[a_first], starts[a_first + int(self._num_a[index])]
@@ -148,7 +176,7 @@ class SentencePairPlan:
         special[[0, size_a + 1, -1]] = True
         type_ids = np.zeros(len(inputs), np.int64)
         type_ids[size_a + 2 :] = 1
-        return Example(inputs, special, type_ids=type_ids, label=int(self._random[index]))
+        return Example(inputs, special, type_ids=type_ids, label=int(self._odd[index]))
 
 
 def cut_pair(
@@ -173,7 +201,7 @@ def cut_pair(
     return a_begin + front_a, a_end - (drop_a - front_a), b_begin + front_b, b_end - (drop_b - front_b)
 
 
-def _sections(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sections(split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return first sentence, end sentence and document of every section of at most SECTION_SENTENCES sentences."""
     bounds = split.document_sentences
     sizes = np.diff(bounds)
