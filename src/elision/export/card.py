@@ -73,6 +73,10 @@ _TASKS = {
     "BertForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
     "BertForNextSentencePrediction": ("feature-extraction", "AutoModelForNextSentencePrediction"),
     "BertForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "XLNetLMHeadModel": ("text-generation", "AutoModelForCausalLM"),
+    "XLNetForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "XLNetForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
+    "XLNetForQuestionAnsweringSimple": ("question-answering", "AutoModelForQuestionAnswering"),
     "GPT2LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
     "GPT2ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
 }

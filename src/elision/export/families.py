@@ -3,12 +3,12 @@
 from types import ModuleType
 
 from elision.errors import InputError
-from elision.export import bert, gpt2, roberta, xlm_roberta
+from elision.export import bert, gpt2, roberta, xlm_roberta, xlnet
 from elision.export.config import Config
 from elision.recipe import Recipe
 
 # The particular before the general: `fits` of the last ones takes what no other wants.
-FAMILIES = (gpt2, xlm_roberta, roberta, bert)
+FAMILIES = (xlnet, gpt2, xlm_roberta, roberta, bert)
 
 
 def of_config(config: Config) -> ModuleType:

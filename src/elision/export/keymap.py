@@ -16,12 +16,18 @@ from elision.errors import InputError
 class Entry:
     """One tensor of ours and its counterpart: several names when it lies there in equal parts (queries, keys, values).
 
-    `transposed`: matrices lie there with inputs first (GPT-2's Conv1D).
+    `transposed`: matrices lie there with inputs first (GPT-2's Conv1D). `shape`: what is one dimension of ours is several
+    there, after any transposition (XLNet's heads and channels); None = as ours.
     """
 
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
+    shape: tuple[int, ...] | None = None
+
+    def stored(self, part: torch.Size) -> torch.Size:
+        """Return the shape there of a part that has this shape here."""
+        return torch.Size(self.shape) if self.shape is not None else part[::-1] if self.transposed else part
 
 
 def tensor(ours: str, *theirs: str) -> list[Entry]:
@@ -40,7 +46,7 @@ def module(ours: str, *theirs: str, transposed: bool = False) -> list[Entry]:
 def each_layer(num_layers: int, entries: Iterable[Entry]) -> list[Entry]:
     """The entries for every layer; `{n}` in a name is the number of the layer, from 0."""
     return [
-        Entry(entry.ours.format(n=n), tuple(name.format(n=n) for name in entry.theirs), entry.transposed)
+        dataclasses.replace(entry, ours=entry.ours.format(n=n), theirs=tuple(name.format(n=n) for name in entry.theirs))
         for n in range(num_layers)
         for entry in entries
     ]
@@ -60,7 +66,8 @@ class KeyMap:
         theirs: dict[str, Tensor] = {}
         for entry in self.entries:
             for name, part in zip(entry.theirs, ours[entry.ours].chunk(len(entry.theirs)), strict=True):
-                theirs[name] = (part.T if entry.transposed else part).contiguous()
+                lying = part.T if entry.transposed else part
+                theirs[name] = lying.reshape(entry.stored(part.shape)).contiguous()
         return theirs
 
     def to_ours(self, theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> dict[str, Tensor]:
@@ -76,16 +83,18 @@ class KeyMap:
             )
         ours: dict[str, Tensor] = {}
         for entry in self.entries:
-            parts = [theirs[name].T if entry.transposed else theirs[name] for name in entry.theirs]
             wanted = shapes[entry.ours]
-            part_shape = torch.Size([wanted[0] // len(parts), *wanted[1:]])
-            for name, part in zip(entry.theirs, parts):
-                if part.shape != part_shape:
-                    stored = part_shape[::-1] if entry.transposed else part_shape
+            part_shape = torch.Size([wanted[0] // len(entry.theirs), *wanted[1:]])
+            stored = entry.stored(part_shape)
+            parts = []
+            for name in entry.theirs:
+                if theirs[name].shape != stored:
                     raise InputError(
                         f"{name} in {source} has shape {tuple(theirs[name].shape)}, but its config.json says "
                         f"{tuple(stored)}: the two belong to different models"
                     )
+                part = theirs[name].reshape(part_shape[::-1] if entry.transposed else part_shape)
+                parts.append(part.T if entry.transposed else part)
             ours[entry.ours] = torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
         return ours
 

@@ -89,7 +89,12 @@ def write_folder(
         tokenizer.save(temporary)
         settings = json.loads((temporary / "tokenizer_config.json").read_text(encoding="utf-8"))
         max_length = backbone.max_length if task is None else task.max_length
-        write_json(temporary / "tokenizer_config.json", {**settings, "model_max_length": max_length})
+        if max_length is not None:
+            settings["model_max_length"] = max_length
+        settings["padding_side"] = getattr(family, "PADDING_SIDE", "right")
+        if backbone.num_types:
+            settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        write_json(temporary / "tokenizer_config.json", settings)
         if backbone.visibility == "causal" and "clm" in heads:
             roles = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
             write_json(temporary / "generation_config.json", {role: i for role, i in roles.items() if i is not None})

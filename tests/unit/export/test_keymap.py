@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from elision.errors import InputError
-from elision.export.keymap import KeyMap, each_layer, module, tensor
+from elision.export.keymap import Entry, KeyMap, each_layer, module, tensor
 
 QUERY, KEY, VALUE = (torch.full((2, 3), float(n)) for n in range(3))
 OURS = {
@@ -56,3 +56,16 @@ def test_tensors_that_do_not_fit_are_named(change: dict[str, torch.Tensor | None
     theirs = TABLE.to_theirs(OURS) | change
     with pytest.raises(InputError, match=message):
         TABLE.to_ours({name: value for name, value in theirs.items() if value is not None}, SHAPES, "x")
+
+
+def test_heads_and_channels_that_lie_apart_there_are_one_dimension_here() -> None:
+    table = KeyMap(
+        [Entry("kv.weight", ("k", "v"), transposed=True, shape=(3, 1, 2)), Entry("start", ("mask",), shape=(1, 1, 4))]
+    )
+    ours = {"kv.weight": torch.arange(12.0).view(4, 3), "start": torch.arange(4.0).view(1, 4)}
+    theirs = table.to_theirs(ours)
+    assert theirs["k"].tolist() == [[[0, 3]], [[1, 4]], [[2, 5]]] and theirs["mask"].shape == (1, 1, 4)
+    back = table.to_ours(theirs, {name: value.shape for name, value in ours.items()}, "x")
+    assert all(torch.equal(back[name], ours[name]) for name in ours)
+    with pytest.raises(InputError, match=r"mask in x has shape \(4,\), but its config.json says \(1, 1, 4\)"):
+        table.to_ours(theirs | {"mask": torch.zeros(4)}, {name: value.shape for name, value in ours.items()}, "x")
