@@ -4,8 +4,8 @@
 with its settings. All are pure functions of their arguments and an explicit generator.
 
 A noise is called with (example, vocabulary, rng) and returns the noised example with its targets. Its class says what
-XXX
-symbols (`needs_roles`).
+it `restores` ("masked" tokens, the "next" one, or "permuted" ones), how many tokens past the example it needs
+(`lookahead`) and which symbols (`needs_roles`).
 """
 
 from elision.data.noise.context_ngrams import ContextNgramMask
