@@ -144,6 +144,19 @@ class Deberta:
         """Return the module with initialised weights (PyTorch's global generator)."""
         return DebertaModel(self, vocab_size, embeddings)
 
+    def generator(self, width: float, depth: float) -> "Deberta":
+        """Return the settings of the model, `depth` times as deep and with a mask decoder, that restores masked tokens for
+        this one to judge. Raises: InputError for another width: embeddings are as wide as the states here.
+        """
+        if width != 1:
+            raise InputError(
+                f"generator.width is {width}: the embeddings of Deberta are as wide as its states, so its generator can "
+                f"only be shallower. Set generator.width to 1 and lower generator.depth"
+            )
+        num_layers = max(1, round(depth * self.num_layers))
+        convolution = self.convolution if num_layers > 1 else 0
+        return dataclasses.replace(self, num_layers=num_layers, convolution=convolution, mask_decoder=True)
+
     def visible(self, batch: Batch) -> Visible:
         """Return who sees whom in a batch: tokens of their own document."""
         within = same_document(batch)
