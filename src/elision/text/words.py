@@ -2,12 +2,16 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from elision.errors import InputError
 from elision.text.trained import Tokenizer
+
+if TYPE_CHECKING:
+    from elision.model.backbone import BackboneModel
 
 SPECIAL = ("<S>", "</S>", "<UNK>")
 """The first three ids, as in the vocabulary files of bilm."""
@@ -92,11 +96,25 @@ def split(tokenizer: Tokenizer, text: str) -> list[str]:
     return [word for word, _ in raw.pre_tokenizer.pre_tokenize_str(written)]
 
 
-def unseen_words(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
+def unseen_words(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
     """Return the words of `texts` that have no id, each once, in the order of their first appearance."""
     known = tokenizer.raw.token_to_id
     words = dict.fromkeys(word for text in texts for word in split(tokenizer, text))
     return [word for word in words if known(word) is None]
+
+
+def read_new_words(backbone: "BackboneModel", tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+    """Return a tokenizer that knows all words of `texts`; a backbone that reads letters learns how the new ones are written.
+
+    For other backbones it is the tokenizer as it was: they read any text with the symbols that they have.
+    """
+    if not hasattr(backbone, "read_more_symbols"):
+        return tokenizer
+    new = unseen_words(tokenizer, texts)
+    if not new:
+        return tokenizer
+    backbone.read_more_symbols(new)
+    return with_more_words(tokenizer, new)
 
 
 def with_more_words(tokenizer: Tokenizer, words: Sequence[str]) -> Tokenizer:
