@@ -147,7 +147,7 @@ def finetune(name: str, seeds: Sequence[int]) -> dict[str, list[float]]:
                 result = finetune_classifier(loaded, train, valid, folder, settings)
                 scores[kind].append(result.metrics["accuracy"])
                 bar.advance()
-    return {**scores, "majority": [result.majority]}
+    return {**scores, "majority": [result.baseline.value]}
 
 
 def measure(name: str, steps: int, seeds: Sequence[int]) -> dict[str, Any]:

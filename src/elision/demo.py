@@ -151,7 +151,7 @@ def compare(model: Path, out: Path, report: Callable[[str, int, float], None]) -
             settings = FineTune(epochs=12, learning_rate=1e-3, seed=seed, from_scratch=from_scratch, max_length=LENGTH)
             result = finetune_classifier(loaded, train, valid, out / f"{name}-{seed}", settings)
             scores[name].append(result.metrics["accuracy"])
-            majority = result.majority
+            majority = result.baseline.value
             report(name, seed, scores[name][-1])
     return Comparison(
         tuple(task.labels), len(train), len(valid), tuple(scores["pretrained"]), tuple(scores["scratch"]), majority

@@ -22,7 +22,7 @@ from elision.train import checkpoint
 
 if TYPE_CHECKING:
     from elision.tasks.fill import Filled
-    from elision.tasks.labelled import Task
+    from elision.tasks.task import AnyTask
 
 Ids = Sequence[int] | Sequence[Sequence[int]] | np.ndarray | Tensor
 
@@ -87,7 +87,7 @@ class Loaded:
         tokenizer: Tokenizer | None,
         tokenizer_error: InputError | None,
         notes: list[str],
-        task: "Task | None" = None,
+        task: "AnyTask | None" = None,
     ):
         self.task = task
         self.path, self.model, self.recipe, self.notes = path, model, recipe, notes
@@ -277,10 +277,10 @@ def _seen_by_all(seen_BTT: Tensor, causal: bool) -> Tensor:
     return seen_BTT | (torch.eye(length, dtype=torch.bool) & ~seen_BTT.any(-1, keepdim=True))
 
 
-def _task(folder: Path) -> "Task | None":
-    from elision.tasks.labelled import Task
+def _task(folder: Path) -> "AnyTask | None":
+    from elision.tasks.task import FILE, load_task
 
-    return Task.load(folder) if (folder / Task.FILE).is_file() else None
+    return load_task(folder) if (folder / FILE).is_file() else None
 
 
 def _what_is_there(path: Path) -> str:

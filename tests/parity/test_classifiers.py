@@ -11,7 +11,7 @@ import elision
 from elision.export.writing import write_folder
 from elision.model.language_model import LanguageModel
 from elision.tasks.classifier import Classifier
-from elision.tasks.labelled import Task
+from elision.tasks.task import Task, save_task
 from elision.train.checkpoint import write_weights
 from tests import tiny
 from tests.parity import reference
@@ -28,7 +28,7 @@ def save_fine_tuned(folder: Path, name: str, task: Task) -> None:
     folder.mkdir()
     recipe.save(folder / "recipe.json")
     tokenizer.save(folder / "tokenizer")
-    task.save(folder)
+    save_task(task, folder)
     write_weights(
         folder, reference.scrambled(LanguageModel(recipe.backbone, (task.objective,), tokenizer.vocabulary.size))
     )

@@ -16,8 +16,9 @@ from elision.atomic import replacing
 from elision.errors import InputError
 from elision.progress import console, task
 from elision.tasks.classifier import Classifier, Prediction
-from elision.tasks.labelled import Row, Task, text_of
+from elision.tasks.labelled import Row, text_of
 from elision.tasks.table import Columns, read_table
+from elision.tasks.task import Task
 from elision.train.precision import choose_device
 
 

@@ -7,13 +7,13 @@ from tokenizers import processors
 from torch import Tensor
 
 from elision.model.backbones import Backbone
-from elision.tasks.labelled import Task
+from elision.tasks.task import AnyTask
 from elision.text.tokenizer import Tokenizer
 
 PAD = "<|pad|>"
 
 
-def write_config(task: Task) -> dict[str, Any]:
+def write_config(task: AnyTask) -> dict[str, Any]:
     """Return what config.json says of the labels."""
     labels = task.labels or ("LABEL_0",)
     return {

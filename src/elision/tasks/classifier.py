@@ -1,36 +1,25 @@
 """A fine-tuned model at work: texts in, labels with probabilities (or scores) out."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-import elision
-from elision.data.batch import collate
-from elision.data.example import Example
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
 from elision.objectives import Classification
-from elision.tasks.labelled import Encoding, LabelledPlan, Row, Task
+from elision.tasks.batches import Examples, chunks, device_of, in_batches
+from elision.tasks.encoding import Encoding
+from elision.tasks.fine_tuned import load_fine_tuned
+from elision.tasks.labelled import LabelledPlan, Row
+from elision.tasks.task import Task
 from elision.text.tokenizer import Tokenizer
+from elision.text.words import read_new_words
 from elision.train.precision import autocast, compute_dtype
 
-# Examples in a forward pass, texts held at a time, and the shortest row that examples are packed into.
-EXAMPLES_PER_BATCH = 64
 TEXTS_AT_A_TIME = 1024
-MIN_ROW_LENGTH = 128
-
-
-class Examples(Protocol):
-    """Anything that builds examples by number."""
-
-    def __len__(self) -> int: ...
-
-    def example(self, index: int) -> Example: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,15 +48,7 @@ class Classifier:
 
         Raises: InputError when `path` is no fine-tuned model.
         """
-        seeds = sorted(str(folder) for folder in Path(path).glob("seed-*") if (folder / Task.FILE).exists())
-        if seeds:
-            raise InputError(f"{path} holds the runs of several seeds: name one of {', '.join(seeds)}")
-        loaded = elision.load(path, device=device)
-        if loaded.task is None:
-            raise InputError(
-                f"{path} is no run of `elision finetune`: make one with `elision finetune classify --model {path}`, or name "
-                f"the run that it was exported from."
-            )
+        loaded = load_fine_tuned(path, Task.learns, device)
         return Classifier(loaded.model, loaded.tokenizer, loaded.task)
 
     def predict(self, rows: Iterable[Row | str | tuple[str, str]], precision: str = "auto") -> Iterator[Prediction]:
@@ -75,11 +56,17 @@ class Classifier:
 
         Raises: InputError when a row is a pair and the model reads single texts, or the other way round.
         """
-        device = self.model.backbone.embeddings.tokens.weight.device
-        dtype = compute_dtype(precision, device)
-        encoding = Encoding.of(self.model.backbone.settings, self.tokenizer.vocabulary, self.task.max_length)
-        for chunk in _chunks(rows, TEXTS_AT_A_TIME):
-            checked = [self._check(row) for row in chunk]
+        dtype = compute_dtype(precision, device_of(self.model))
+        task = self.task
+        encoding = Encoding.of(self.model.backbone.settings, self.tokenizer.vocabulary, task.max_length, task.frame)
+        pair = task.pair
+        for chunk in chunks(rows, TEXTS_AT_A_TIME):
+            if pair is None:
+                # Nobody said what the model reads: what comes first decides.
+                pair = not isinstance(chunk[0], str) and (not isinstance(chunk[0], Row) or chunk[0].pair is not None)
+            checked = [_checked(row, pair) for row in chunk]
+            texts = (text for row in checked for text in (row.text, row.pair) if text is not None)
+            self.tokenizer = read_new_words(self.model.backbone, self.tokenizer, texts)
             plan = LabelledPlan(checked, self.tokenizer, encoding, None)
             yield from self.interpret(scores_of(self.model, plan, dtype))
 
@@ -91,47 +78,27 @@ class Classifier:
         best = probabilities.argmax(-1).tolist()
         return [Prediction(self.task.labels[i], tuple(row)) for i, row in zip(best, probabilities.tolist())]
 
-    def _check(self, row: Row | str | tuple[str, str]) -> Row:
-        if isinstance(row, str):
-            row = Row(row)
-        elif not isinstance(row, Row):
-            row = Row(row[0], pair=row[1])
-        if (row.pair is not None) != self.task.pair:
-            reads = "pairs of texts" if self.task.pair else "single texts"
-            raise InputError(f"{row.where or repr(row.text[:40])}: this model reads {reads}, but got the other")
-        return row
-
 
 @torch.no_grad()
 def scores_of(model: LanguageModel, plan: Examples, dtype: torch.dtype = torch.float32, packing: bool = True) -> Tensor:
     """Return the scores [N, C] of all examples in order, on the CPU; the model must be in evaluation mode."""
     (objective,) = model.objectives
     assert isinstance(objective, Classification) and not model.training
-    head, device = model.heads[objective.name], model.backbone.embeddings.tokens.weight.device
-    # Neighbours of similar length fill rows best, and leave the least empty when nothing is packed.
-    examples = [plan.example(index) for index in range(len(plan))]
-    order = np.argsort([len(example) for example in examples], kind="stable")
+    head, device = model.heads[objective.name], device_of(model)
     scores_NC = torch.empty(len(plan), objective.num_labels)
-    for start in range(0, len(order), EXAMPLES_PER_BATCH):
-        chosen = order[start : start + EXAMPLES_PER_BATCH].tolist()
-        # Rows have room for several short examples, yet stay short enough for attention to be cheap.
-        width = max(MIN_ROW_LENGTH, len(examples[chosen[-1]]))
-        batch = collate([examples[i] for i in chosen], pad_id=0, row_length=width, packing=packing, sources=chosen).to(
-            device
-        )
+    for batch in in_batches([plan.example(index) for index in range(len(plan))], device, packing):
         with autocast(device, dtype):
-            output = model.backbone(batch)
-            scores_EC = objective.scores(head, model.backbone, output, batch)
+            scores_EC = objective.scores(head, model.backbone, model.backbone(batch), batch)
         scores_NC[torch.tensor(batch.examples)] = scores_EC.float().cpu()
     return scores_NC
 
 
-def _chunks(rows: Iterable[Row | str | tuple[str, str]], size: int) -> Iterator[Sequence[Row | str | tuple[str, str]]]:
-    held: list[Row | str | tuple[str, str]] = []
-    for row in rows:
-        held.append(row)
-        if len(held) == size:
-            yield held
-            held = []
-    if held:
-        yield held
+def _checked(row: Row | str | tuple[str, str], pair: bool) -> Row:
+    if isinstance(row, str):
+        row = Row(row)
+    elif not isinstance(row, Row):
+        row = Row(row[0], pair=row[1])
+    if (row.pair is not None) != pair:
+        reads = "pairs of texts" if pair else "single texts"
+        raise InputError(f"{row.where or repr(row.text[:40])}: this model reads {reads}, but got the other")
+    return row

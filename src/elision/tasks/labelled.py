@@ -1,23 +1,17 @@
-"""Labelled texts as examples: what the labels are, and how a text or a pair becomes what a model reads."""
+"""Labelled texts as examples: reading them, what their labels are, and the plan that a loader deals out."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 
-from elision.atomic import write_json
 from elision.data.example import Example
-from elision.data.frame import FRAMES, Frame
 from elision.errors import InputError, nearest
-from elision.model.backbones import Backbone
-from elision.objectives import Classification
+from elision.tasks.encoding import Encoding
 from elision.tasks.table import Columns, read_table
 from elision.text.tokenizer import Tokenizer
-from elision.text.vocabulary import Vocabulary
 
 # More different float-valued labels than this are scores, not classes.
 MOST_FLOAT_CLASSES = 10
@@ -32,53 +26,6 @@ class Row:
     pair: str | None = None
     where: str = ""
     """`file:line`, for messages"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What a fine-tuned model does: the content of task.json, which lies in every one of its checkpoints."""
-
-    type: Literal["classification", "regression"]
-    labels: tuple[str, ...]
-    """the classes in the order of the model's outputs; empty for a regression"""
-    pair: bool
-    """whether it reads pairs of texts"""
-    max_length: int
-    """tokens in an example, special symbols included; longer texts are cut"""
-    metric: str
-    """which held-out measure the best checkpoint has the most of"""
-    columns: Columns = Columns()
-    """where the training table held what"""
-
-    FILE: ClassVar[str] = "task.json"
-
-    @property
-    def objective(self) -> Classification:
-        """What the model was fine-tuned for."""
-        if self.type == "regression":
-            return Classification(num_labels=1, regression=True)
-        return Classification(num_labels=len(self.labels))
-
-    def save(self, folder: Path) -> None:
-        """Write task.json into `folder`."""
-        values = dataclasses.asdict(self)
-        write_json(folder / self.FILE, {**values, "regression": self.type == "regression"})
-
-    @staticmethod
-    def load(folder: Path) -> "Task":
-        """Read task.json. Raises: InputError when it is missing or torn."""
-        path = folder / Task.FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values.pop("regression", None)
-            columns = Columns(**values.pop("columns"))
-            return Task(**{**values, "labels": tuple(values["labels"]), "columns": columns})
-        except FileNotFoundError:
-            raise InputError(
-                f"{folder} is no fine-tuned model: it has no {Task.FILE}. Make one with `elision finetune classify`."
-            ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is torn or foreign ({error}): fine-tune again") from None
 
 
 def read_rows(source: str, columns: Columns, split: str = "train") -> tuple[list[Row], Columns]:
@@ -206,58 +153,6 @@ def _natural(label: str) -> tuple[int, float, str]:
     return (1, 0.0, label) if value is None else (0, value, label)
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoding:
-    """How a text or a pair becomes what a backbone reads: framed by its family's symbols and cut to length.
-
-    What is too long loses tokens at its end; in a pair, the longer text first.
-
-    A worked example: 10 11 12 and 20 with max_length 6 give [CLS] 10 11 [SEP] 20 [SEP] in the frame of BERT, or
-    10 11 12 eos 20 eos in that of causal models.
-    """
-
-    vocabulary: Vocabulary
-    max_length: int
-    frame: Frame
-    num_types: int
-
-    @staticmethod
-    def of(backbone: Backbone, vocabulary: Vocabulary, max_length: int) -> "Encoding":
-        """Return the encoding that fits a backbone. Raises: InputError when the tokenizer lacks a symbol for it."""
-        frame = FRAMES["causal" if backbone.visibility == "causal" else backbone.frame]
-        for role in sorted(frame.roles):
-            vocabulary.require(role)
-        limit = backbone.max_length
-        if max_length < 5 or (limit is not None and max_length > limit):
-            most = f"to {limit}, the model's number of positions" if limit is not None else "on"
-            raise InputError(f"max_length is {max_length}: it must be from 5 {most}")
-        return Encoding(vocabulary, max_length, frame, backbone.num_types)
-
-    def num_symbols(self, pair: bool) -> int:
-        """Return how many special symbols an example has."""
-        return self.frame.num_symbols(pair)
-
-    def __call__(self, first: np.ndarray, second: np.ndarray | None = None) -> Example:
-        """Return the example for the ids of a text, or of a pair."""
-        room = self.max_length - self.num_symbols(second is not None)
-        num_first, num_second = keep(len(first), 0 if second is None else len(second), room)
-        cut = None if second is None else second[:num_second]
-        return self.frame(self.vocabulary, first[:num_first], cut, self.num_types)
-
-
-def keep(size_a: int, size_b: int, room: int) -> tuple[int, int]:
-    """Return how many tokens of A and of B stay when both share `room` places: the longer one loses first.
-
-    >>> keep(5, 2, 5), keep(5, 2, 3), keep(9, 0, 4)
-    ((3, 2), (2, 1), (4, 0))
-    """
-    excess = max(0, size_a + size_b - room)
-    from_longer = min(excess, abs(size_a - size_b))
-    rest = excess - from_longer
-    drop_a = rest // 2 + (from_longer if size_a > size_b else 0)
-    return size_a - drop_a, size_b - (excess - drop_a)
-
-
 class LabelledPlan:
     """Rows as a plan that a Loader deals out: tokenised once, framed when asked for."""
 
@@ -288,21 +183,6 @@ class LabelledPlan:
         """Return how many tokens each example has before it is cut, special symbols included."""
         lengths = np.diff(self._first_at) + self._encoding.num_symbols(self._second_at is not None)
         return lengths if self._second_at is None else lengths + np.diff(self._second_at)
-
-
-@dataclasses.dataclass(frozen=True)
-class LeaveAlone:
-    """The noise of fine-tuning: nothing is left out, nothing is to be restored."""
-
-    restores: ClassVar[str] = "nothing"
-    lookahead: ClassVar[int] = 0
-
-    def check(self, vocabulary: Vocabulary) -> None:
-        """Any vocabulary will do."""
-
-    def __call__(self, example: Example, vocabulary: Vocabulary, rng: np.random.Generator) -> Example:
-        """Return the example as it is."""
-        return example
 
 
 def _flat(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:

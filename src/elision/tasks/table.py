@@ -115,6 +115,14 @@ def _file(path: Path, header: bool) -> Rows:
 
 
 @contextlib.contextmanager
+def read_lines(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Yield the lines of a text file, which may be compressed. Raises: InputError, also while it is read."""
+    compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else ""
+    with path.open("rb") as raw, _readable(path, compression), decompress(raw, compression) as stream:
+        yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+@contextlib.contextmanager
 def _readable(path: Path, compression: str) -> Iterator[None]:
     try:
         yield
@@ -242,14 +250,21 @@ def _dataset(source: str, split: str) -> Rows:
         raise InputError(
             f"{name!r} is neither a file here nor a data set (split {split!r}) that `datasets` can load: {reason}"
         ) from error
+    # A class, or a list of classes (the tags of words).
     classes = {
-        column: feature.names
+        column: inner.names
         for column, feature in (rows.features or {}).items()
-        if isinstance(feature, datasets.ClassLabel)
+        if isinstance(inner := getattr(feature, "feature", feature), datasets.ClassLabel)
     }
     for number, row in enumerate(rows, 1):
-        named = {column: None if row[column] in (None, -1) else names[row[column]] for column, names in classes.items()}
+        named = {column: _class_name(row[column], names) for column, names in classes.items()}
         yield f"{name}@{split}:{number}", {**row, **named}
+
+
+def _class_name(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_class_name(each, names) for each in value]
+    return None if value in (None, -1) else names[value]
 
 
 def _named(wanted: str | None, there: Sequence[str], where: str, option: str) -> str | None:

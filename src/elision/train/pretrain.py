@@ -8,9 +8,7 @@ import copy
 import dataclasses
 import json
 import math
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import elision
-from elision.atomic import write_json
 from elision.data.loader import Loader
 from elision.data.noise.frequency import counted
 from elision.data.order import derive_seed
@@ -29,6 +26,7 @@ from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe, to_plain
 from elision.text.vocabulary import Vocabulary
 from elision.train import checkpoint
+from elision.train.about import write_about
 from elision.train.clipping import clip_, parts_of
 from elision.train.loop import Progress, Run, evaluate, wants_compilation
 from elision.train.precision import autocast, compute_dtype
@@ -220,23 +218,12 @@ def _lay_out(run: Run, recipe: Recipe, store: Store, init_from: Path | None) -> 
     dataclasses.replace(recipe, train=run.train).save(run.folder / "recipe.json")
     store.tokenizer.save(run.folder / "tokenizer")
     about = {
-        "format": 1,
-        "elision": elision.__version__,
-        "torch": torch.__version__,
-        "command": shlex.join(["elision", *sys.argv[1:]]),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "store": {
-            "path": str(store.path),
-            "fingerprint": store.fingerprint,
-            "tokenizer": store.tokenizer.fingerprint,
-            "documents": store.split("train").num_documents,
-            "tokens": store.split("train").num_tokens,
-            "bytes": store.split("train").num_bytes,
-        },
-        "init_from": None if init_from is None else str(init_from),
-        "parameters": run.model.num_parameters(),
-        "vocab_size": run.model.backbone.vocab_size,
-        "requested": recipe.to_dict(),
+        "path": str(store.path),
+        "fingerprint": store.fingerprint,
+        "tokenizer": store.tokenizer.fingerprint,
+        "documents": store.split("train").num_documents,
+        "tokens": store.split("train").num_tokens,
+        "bytes": store.split("train").num_bytes,
     }
     if init_from is not None:
         # The weights to start from are the run's own from here on: they are its checkpoint of step 0.
@@ -244,7 +231,7 @@ def _lay_out(run: Run, recipe: Recipe, store: Store, init_from: Path | None) -> 
         checkpoint.save(
             run.folder, checkpoint.State(), run.model, optimizer, None, is_best=False, keep=1, keep_every=None
         )
-    write_json(run.folder / "run.json", about)
+    write_about(run.folder, run.model, init_from, recipe.to_dict(), store=about)
 
 
 def _steps_for(run: Run) -> int:

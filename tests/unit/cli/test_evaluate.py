@@ -7,7 +7,7 @@ import pytest
 
 from elision.cli import main
 from elision.data.store import Store
-from elision.tasks.labelled import Task
+from elision.tasks.task import Task, save_task
 from tests.unit.tasks import toy
 
 
@@ -51,6 +51,6 @@ def test_other_tokenizers_other_splits_and_classifiers_are_refused(
     assert "another tokenizer" in capsys.readouterr().err
     assert main(["evaluate", str(bert), "--data", str(wordpiece_store.path), "--split", "test"]) == 2
     assert "no split 'test'" in capsys.readouterr().err
-    Task("regression", (), False, 24, "pearson").save(tmp_path)
+    save_task(Task("regression", (), False, 24, "pearson"), tmp_path)
     assert main(["evaluate", str(tmp_path), "--data", str(bytes_store.path)]) == 2
     assert "predicts no tokens" in capsys.readouterr().err

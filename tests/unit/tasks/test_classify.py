@@ -10,7 +10,8 @@ import torch
 import elision
 from elision.errors import InputError
 from elision.tasks.classifier import Classifier, scores_of
-from elision.tasks.classify import Result, finetune_classifier, prepare
+from elision.tasks.classify import finetune_classifier, prepare
+from elision.tasks.finetune import Result
 from elision.tasks.labelled import Row
 from elision.train import checkpoint
 from tests.unit.tasks import toy
@@ -37,7 +38,7 @@ def test_separable_classes_are_learned_to_the_last_row(trained: Result) -> None:
     assert trained.metrics["accuracy"] == 1.0 and trained.metrics["f1"] == 1.0
     assert trained.task.labels == ("blue", "red") and trained.task.type == "classification"
     train, valid = ([row.label for row in toy.rows(*drawn)] for drawn in ((80, 1), (30, 2)))
-    assert trained.majority == valid.count(max(set(train), key=train.count)) / 30
+    assert trained.baseline.value == valid.count(max(set(train), key=train.count)) / 30
 
 
 def test_a_loaded_classifier_labels_new_text_as_the_run_did(trained: Result) -> None:
@@ -51,8 +52,8 @@ def test_a_loaded_classifier_labels_new_text_as_the_run_did(trained: Result) -> 
 def test_packed_and_unpacked_examples_get_the_same_scores(trained: Result, base: Path) -> None:
     prepared = prepare(base, toy.rows(10, 1), toy.rows(50, 2), toy.SETTINGS)
     model = Classifier.load(trained.folder).model.double()
-    packed = scores_of(model, prepared.valid)
-    alone = scores_of(model, prepared.valid, packing=False)
+    packed = scores_of(model, prepared.held_out.plan)
+    alone = scores_of(model, prepared.held_out.plan, packing=False)
     torch.testing.assert_close(packed, alone, rtol=1e-6, atol=1e-6)
     assert packed.std(0).min() > 0.1
 
@@ -62,7 +63,7 @@ def test_scores_of_pairs_are_learned(base: Path, tmp_path: Path) -> None:
     result = finetune_classifier(base, toy.pairs(80, 1), toy.pairs(30, 2), tmp_path / "run", settings)
     assert result.task.type == "regression" and result.task.pair and result.task.labels == ()
     assert result.metrics["pearson"] > 0.95
-    assert result.metrics["mean_squared_error"] < result.majority / 4
+    assert result.metrics["mean_squared_error"] < result.baseline.value / 4
     predicted = next(Classifier.load(tmp_path / "run").predict([("me no", "ba ba ba ba")]))
     assert predicted.label is None and abs(predicted.score - 4.5) < 1.5
 

@@ -5,7 +5,8 @@ import pytest
 
 from elision.data.frame import FRAMES
 from elision.errors import InputError
-from elision.tasks.labelled import Encoding, Row, choose_task, classes, keep, scores
+from elision.tasks.encoding import Encoding, keep
+from elision.tasks.labelled import Row, choose_task, classes, scores
 from tests import tiny
 
 VOCABULARY = tiny.vocabulary(40)

@@ -8,7 +8,7 @@ import torch
 
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
-from elision.tasks.classify import FineTune
+from elision.tasks.finetune import FineTune
 from elision.tasks.labelled import Row
 from elision.train import checkpoint
 from tests import tiny

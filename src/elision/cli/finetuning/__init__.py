@@ -1,0 +1,1 @@
+"""What `elision finetune` can teach a model, one file each."""

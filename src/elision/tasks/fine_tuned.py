@@ -1,0 +1,32 @@
+"""Opening a fine-tuned model: a run, one of its checkpoints, an import, or a Hugging Face folder with such a head."""
+
+from pathlib import Path
+
+import torch
+
+import elision
+from elision.errors import InputError
+from elision.loaded import Loaded
+from elision.tasks.task import FILE
+
+
+def load_fine_tuned(path: str | Path, learns: str, device: torch.device) -> Loaded:
+    """Load the best checkpoint of a run of `elision finetune LEARNS`, or what was imported with such a head.
+
+    Raises: InputError when `path` is none, naming what to do.
+    """
+    path = Path(path)
+    seeds = sorted(str(folder) for folder in path.glob("seed-*") if (folder / FILE).exists())
+    if seeds:
+        raise InputError(f"{path} holds the runs of several seeds: name one of {', '.join(seeds)}")
+    loaded = elision.load(path, device=device)
+    if loaded.task is None:
+        raise InputError(
+            f"{path} is no run of `elision finetune`: make one with `elision finetune {learns} --model {path}`"
+        )
+    if loaded.task.learns != learns:
+        raise InputError(
+            f"{path} was fine-tuned for {loaded.task.type}: it cannot {learns}. Make one that can with `elision finetune "
+            f"{learns} --model {path}`"
+        )
+    return loaded

@@ -1,0 +1,141 @@
+"""What a fine-tuned model does: the content of task.json, which lies in every one of its checkpoints."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from elision.atomic import write_json
+from elision.data.frame import FrameName
+from elision.errors import InputError
+from elision.objectives import Classification, SpanExtraction, TokenClassification
+from elision.objectives.objective import Objective
+from elision.tasks.table import Columns
+
+FILE = "task.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Classes or scores for whole texts, or for pairs of texts."""
+
+    type: Literal["classification", "regression"]
+    labels: tuple[str, ...]
+    """the classes in the order of the model's outputs; empty for a regression"""
+    pair: bool | None
+    """whether it reads pairs of texts; None = nobody said (imported models), it reads both"""
+    max_length: int
+    """tokens in an example, special symbols included; longer texts are cut"""
+    metric: str
+    """which held-out measure the best checkpoint has the most of"""
+    columns: Columns = Columns()
+    """where the training table held what"""
+    frame: FrameName | None = None
+    """how texts are framed; None = as the backbone's family does"""
+
+    learns: ClassVar[str] = "classify"
+
+    @property
+    def objective(self) -> Objective:
+        """What the model was fine-tuned for."""
+        if self.type == "regression":
+            return Classification(num_labels=1, regression=True)
+        return Classification(num_labels=len(self.labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggingTask:
+    """A tag for each word of a text."""
+
+    labels: tuple[str, ...]
+    """the tags in the order of the model's outputs"""
+    max_length: int
+    """tokens in an example, special symbols included; longer texts are read in several"""
+    metric: str = "f1"
+    """which held-out measure the best checkpoint has the most of"""
+    unit: Literal["words", "characters"] = "words"
+    """what has a tag of its own; it says how a plain text is split that comes without tokens"""
+    frame: FrameName | None = None
+    """how texts are framed; None = as the backbone's family does"""
+    type: Literal["tagging"] = "tagging"
+
+    learns: ClassVar[str] = "tag"
+
+    @property
+    def objective(self) -> Objective:
+        """What the model was fine-tuned for."""
+        return TokenClassification(len(self.labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """How a model reads a question with a context that may be long, and which answers it considers.
+
+    The defaults are those of the released BERT code.
+    """
+
+    stride: int = 128
+    """tokens of context by which a window moves on when the context does not fit into one"""
+    max_question: int = 64
+    """tokens of the question; what is longer is cut"""
+    max_answer: int = 30
+    """tokens of an answer"""
+    num_best: int = 20
+    """begins and ends, the best of each, that answers are made of"""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise InputError(f"{field.name} is {getattr(self, field.name)}: it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnsweringTask:
+    """The stretch of a context that answers a question, or that there is none."""
+
+    max_length: int
+    """tokens in an example, special symbols included; a longer context is read in windows"""
+    metric: str = "f1"
+    """which held-out measure the best checkpoint has the most of"""
+    unanswerable: bool = False
+    """whether some training questions had no answer, so that the model may say so"""
+    windows: Windows = Windows()
+    frame: FrameName | None = None
+    """how texts are framed; None = as the backbone's family does"""
+    type: Literal["answering"] = "answering"
+
+    learns: ClassVar[str] = "answer"
+    labels: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def objective(self) -> Objective:
+        """What the model was fine-tuned for."""
+        return SpanExtraction()
+
+
+AnyTask = Task | TaggingTask | AnsweringTask
+
+_KINDS = {"classification": Task, "regression": Task, "tagging": TaggingTask, "answering": AnsweringTask}
+_PARTS = {"labels": tuple, "columns": lambda values: Columns(**values), "windows": lambda values: Windows(**values)}
+
+
+def save_task(task: AnyTask, folder: Path) -> None:
+    """Write task.json into `folder`."""
+    write_json(folder / FILE, dataclasses.asdict(task))
+
+
+def load_task(folder: Path) -> AnyTask:
+    """Read task.json. Raises: InputError when it is missing or torn."""
+    path = folder / FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        # Of the format before tagging and answering.
+        values.pop("regression", None)
+        fields = {name: _PARTS[name](value) if name in _PARTS else value for name, value in values.items()}
+        return _KINDS[values["type"]](**fields)
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} is no fine-tuned model: it has no {FILE}. Make one with `elision finetune`."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is torn or foreign ({error}): fine-tune again") from None
