@@ -19,6 +19,12 @@ def span_length_probabilities(p: float, max_words: int) -> np.ndarray:
     return weights / weights.sum()
 
 
+def draw_span_lengths(probabilities: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `size` lengths in words, int64, from the probabilities of 1, 2, ..."""
+    cumulative = np.cumsum(probabilities)
+    return 1 + np.searchsorted(cumulative[:-1], rng.random(size), side="right")
+
+
 def pick_spans(
     candidates: np.ndarray,
     begins_word: np.ndarray,
@@ -40,14 +46,12 @@ def pick_spans(
     word_of = (np.searchsorted(starts, np.arange(len(candidates)), side="right") - 1).tolist()
     bounds = [*starts.tolist(), len(candidates)]
     gap_before = np.append(np.diff(candidates, prepend=candidates[0] - 2)[starts] != 1, True).tolist()
-    cumulative = np.cumsum(probabilities)
-    cumulative[-1] = 1.0
     taken = bytearray(len(candidates))
     left = num_picked
     while left:
         # Enough draws at once for most examples.
         anchors = rng.integers(0, len(candidates), 32).tolist()
-        lengths = (1 + np.searchsorted(cumulative, rng.random(32), side="right")).tolist()
+        lengths = draw_span_lengths(probabilities, 32, rng).tolist()
         for anchor, length in zip(anchors, lengths):
             if taken[anchor]:
                 continue
