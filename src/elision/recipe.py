@@ -10,11 +10,14 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from elision.atomic import write_json
 from elision.data.mixing import LanguageMix
 from elision.data.noise import Noise
 from elision.data.segment import Plan, Segmenter
 from elision.data.store import Split
+from elision.data.turns import Turn
 from elision.errors import InputError, nearest
 from elision.model.backbones import Backbone
 from elision.objectives import AnyObjective
@@ -48,6 +51,10 @@ class Recipe:
     """how it is optimised"""
     mixing: LanguageMix | None = None
     """how often each language is read, where documents declare theirs; None = as often as the text has it"""
+    turns: tuple[Turn, ...] = ()
+    """further kinds of batches, read in turn with the first: a step of each, with the same objectives (XLM)"""
+    languages: tuple[str, ...] = ()
+    """languages in the order of their embeddings; empty = those of the store in alphabetical order, noted when a run starts"""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, saying why."""
@@ -104,6 +111,80 @@ class Recipe:
                     f"{what} asks {QUESTIONS[objective.label]}, but the labels of {type(self.segmenter).__name__} say "
                     f"{QUESTIONS[self.segmenter.label]}: use {SEGMENTERS[objective.label]}, or the other objective"
                 )
+
+        self._check_sight()
+        self._check_languages()
+        for turn in self.turns:
+            self._check_turn(turn)
+
+    def _check_sight(self) -> None:
+        """Refuse a noise whose targets could be seen, or not be restored, whatever the objective."""
+        noise, sees = type(self.noise).__name__, self.backbone.visibility
+        if self.noise.restores == "next" and sees == "bidirectional":
+            raise InputError(
+                f"{noise} leaves out the future, which backbone.visibility {sees!r} shows: set it to 'causal' (a turn: "
+                f"causal), or use a noise that masks"
+            )
+        if self.noise.restores == "masked" and sees == "causal":
+            raise InputError(
+                f"{noise} masks tokens that are to be restored from both sides, but backbone.visibility {sees!r} shows only "
+                f"one: use NextToken, or set it to 'bidirectional'"
+            )
+
+    def _check_languages(self) -> None:
+        """Refuse language embeddings that nothing chooses from, or that are too few."""
+        num_languages = self.backbone.num_languages
+        if num_languages < 2:
+            return
+        if self.mixing is None and not getattr(self.segmenter, "tells_languages", False):
+            raise InputError(
+                f"backbone.num_languages is {num_languages}, but nothing says which language a token of "
+                f"{type(self.segmenter).__name__} is of: set mixing to a LanguageMix (alpha 1 reads the text as it is), or "
+                f"num_languages to 0"
+            )
+        if len(self.languages) > num_languages:
+            raise InputError(
+                f"languages names {len(self.languages)} ({', '.join(self.languages)}), but backbone.num_languages is "
+                f"{num_languages}: raise it"
+            )
+
+    def _check_turn(self, turn: Turn) -> None:
+        """Refuse a turn that would not make a recipe by itself, or whose name is taken."""
+        taken = [objective.name for objective in self.objectives] + [other.name for other in self.turns]
+        if not turn.name or taken.count(turn.name) > 1:
+            raise InputError(
+                f"a turn is called {turn.name!r}: give every turn a name of its own that no objective has "
+                f"({', '.join(sorted(set(taken)))} are taken)"
+            )
+        try:
+            self.turned(turn.name)
+        except InputError as error:
+            raise InputError(f"turn {turn.name}: {error}") from None
+
+    @property
+    def kinds(self) -> tuple[Turn, ...]:
+        """The kinds of batches that are read in turn; the first, which has no name, are those of the recipe itself."""
+        return Turn("", self.segmenter, self.noise, mixing=self.mixing), *self.turns
+
+    def turned(self, name: str) -> "Recipe":
+        """Return the recipe that reads the batches of one turn alone.
+
+        Raises: InputError when there is no such turn, or the parts do not fit together.
+        """
+        turn = next((turn for turn in self.turns if turn.name == name), None)
+        if turn is None:
+            there = ", ".join(turn.name for turn in self.turns) or "none"
+            raise InputError(f"the recipe {self.name} has no turn {name!r}; it has: {there}")
+        backbone = self.backbone
+        if turn.causal:
+            if "visibility" not in {field.name for field in dataclasses.fields(backbone)}:
+                raise InputError(
+                    f"{type(backbone).__name__} cannot be made to see only what precedes a token: drop causal"
+                )
+            backbone = dataclasses.replace(backbone, visibility="causal")
+        return dataclasses.replace(
+            self, segmenter=turn.segmenter, noise=turn.noise, mixing=turn.mixing, backbone=backbone, turns=()
+        )
 
     def _check_generator(self, objective: Replacing) -> None:
         """Refuse another objective that reads the tokens that were left out where a generator has filled them in."""
@@ -170,10 +251,35 @@ class Recipe:
 
     def plan(self, split: Split, vocabulary: Vocabulary, seed: int | None = None) -> Plan:
         """Return the examples that the segmenter makes of a split, mixed by language where `mixing` says so."""
-        seed = self.train.seed if seed is None else seed
-        if self.mixing is None:
-            return self.segmenter.plan(split, vocabulary, seed, self.noise.lookahead)
-        return self.mixing.plan(self.segmenter, split, vocabulary, seed, self.noise.lookahead)
+        return self.kinds[0].plan(split, vocabulary, self.train.seed if seed is None else seed)
+
+    def language_numbers(self, split: Split) -> np.ndarray | None:
+        """Return the row of the language embeddings for each of `split.languages`; None where there are none.
+
+        Raises: InputError when a language or the language of a document is not known.
+        """
+        if self.backbone.num_languages < 2:
+            return None
+        names = self.languages or tuple(split.languages)
+        unknown = [language for language in split.languages if language not in names]
+        if unknown:
+            raise InputError(
+                f"the store {split.store.path} has text in {', '.join(unknown)}, which is none of the model's languages "
+                f"({', '.join(names)}): add it to languages (and pretrain anew), or prepare a store without it"
+            )
+        if len(names) > self.backbone.num_languages:
+            raise InputError(
+                f"the store {split.store.path} has {len(names)} languages ({', '.join(names)}), but backbone.num_languages "
+                f"is {self.backbone.num_languages}: raise it"
+            )
+        num_nameless = int((split.language_codes < 0).sum())
+        if num_nameless:
+            raise InputError(
+                f"{num_nameless:,} documents of the store {split.store.path} ({split.name}) do not declare their language, "
+                f"which a model with language embeddings must know: prepare it with LANGUAGE=FILE inputs or "
+                f"--reading.language-field, or set backbone.num_languages to 0"
+            )
+        return np.array([names.index(language) for language in split.languages])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; parts that have alternatives carry their class name as "type"."""

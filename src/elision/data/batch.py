@@ -32,7 +32,8 @@ class Batch:
     num_tokens (places that hold a token).
     boundaries [P, 3] or None: for every token of a span that its boundary tokens are to restore, the places (of the
     flattened B * T) of the token, of the boundary on its left and of that on its right. `causal`: no token may see what
-    follows it, whatever the backbone allows. `whole_rows`: every row is exactly one document without empty places, so
+    follows it, whatever the backbone allows. `turn`: which kind of batch it is, where a recipe reads several in turn; the
+    first kind has no name. `whole_rows`: every row is exactly one document without empty places, so
     attention needs no document mask. `contiguous`: each row goes on in the same row of the next batch, so that a model that
     carries something over should.
     `examples`: where each example came from, in the order of summary_at.
@@ -56,6 +57,7 @@ class Batch:
     num_examples: int = 0
     num_tokens: int = 0
     causal: bool = False
+    turn: str = ""
     whole_rows: bool = False
     contiguous: bool = False
     examples: tuple[int, ...] = ()
@@ -123,6 +125,7 @@ def collate(
     row_length: int | None = None,
     packing: bool = True,
     causal: bool = False,
+    turn: str = "",
     contiguous: bool = False,
     sources: Sequence[int] = (),
 ) -> Batch:
@@ -203,6 +206,7 @@ def collate(
         num_tokens=sum(lengths),
         whole_rows=bool((doc_ids == 1).all()),
         causal=causal,
+        turn=turn,
         contiguous=contiguous,
         examples=tuple(sources[index] for index in chosen) if sources else tuple(chosen),
     )

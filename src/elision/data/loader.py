@@ -27,6 +27,9 @@ class Loader:
 
     A contiguous plan (`plan.contiguous`: memories, LSTM states) is not shuffled: its examples are cut into batch_size
     streams, and row r of step s + 1 continues row r of step s; at its end a stream goes on with the next one's start.
+
+    `languages` are the numbers that a model knows the store's languages by; None where no model asks. `turns` are loaders
+    of further kinds of batches, each with the name `turn`: step s of n kinds is step s // n of kind s % n.
     """
 
     plan: Plan
@@ -39,6 +42,9 @@ class Loader:
     packing: bool = True
     pin_memory: bool = False
     causal: bool = False
+    languages: np.ndarray | None = None
+    turn: str = ""
+    turns: "tuple[Loader, ...]" = ()
     rank: int = 0
     num_ranks: int = 1
 
@@ -54,14 +60,30 @@ class Loader:
 
     def microbatches(self, step: int) -> list[Batch]:
         """Build all microbatches that this rank reads at `step`."""
+        step, turn = divmod(step, self.num_kinds)
+        if turn:
+            return self.turns[turn - 1].microbatches(step)
         epochs, indices = self.examples_of(step)
         return [
             self._build(epochs[start : start + self.microbatch_size], indices[start : start + self.microbatch_size])
             for start in range(0, len(indices), self.microbatch_size)
         ]
 
+    @property
+    def num_kinds(self) -> int:
+        """How many kinds of batches are read in turn."""
+        return 1 + len(self.turns)
+
     def in_order(self, num_examples: int) -> Iterator[Batch]:
-        """Yield the first examples of a fixed shuffled order, with fixed noise: the same every time (evaluation)."""
+        """Yield the first examples of a fixed shuffled order, with fixed noise: the same every time (evaluation).
+
+        So many of every kind, where there are several.
+        """
+        yield from self._in_order(num_examples)
+        for turn in self.turns:
+            yield from turn.in_order(num_examples)
+
+    def _in_order(self, num_examples: int) -> Iterator[Batch]:
         count = min(num_examples, len(self.plan))
         if self.plan.contiguous:
             rows = min(self.microbatch_size, count)
@@ -102,6 +124,9 @@ class Loader:
         for epoch, index in zip(epochs.tolist(), indices.tolist()):
             rng = generator(self.seed, "noise", epoch, index)
             example = self.noise(self.plan.example(index), self.vocabulary, rng)
+            if example.languages is not None:
+                known = None if self.languages is None else self.languages[example.languages]
+                example = dataclasses.replace(example, languages=known)
             if self.noise.restores == "masked":
                 example = dataclasses.replace(example, draws=rng.random(len(example)))
             examples.append(example)
@@ -112,6 +137,7 @@ class Loader:
             row_length=self.row_length,
             packing=self.packing and not self.plan.contiguous,
             causal=self.causal,
+            turn=self.turn,
             contiguous=self.plan.contiguous,
             sources=indices.tolist(),
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from elision.data.example import Example
 from elision.data.order import shuffled, shuffled_epochs
-from elision.data.segment import Plan, Segmenter
+from elision.data.segment import Plan, Segmenter, TranslationPairs
 from elision.data.selection import Selection
 from elision.data.store import Split
 from elision.errors import InputError
@@ -37,7 +37,7 @@ class LanguageMix:
     def plan(
         self, segmenter: Segmenter, split: Split, vocabulary: Vocabulary, seed: int, lookahead: int = 0
     ) -> "MixedPlan":
-        """Plan every language of the split by itself, so that no example holds two.
+        """Plan every language of the split by itself, so that no example holds two; of translations, every pair of them.
 
         Raises: InputError when no document of the store declares a language.
         """
@@ -47,6 +47,9 @@ class LanguageMix:
                 f"prepare it with `--reading.language-field FIELD`, or leave the mixing out (in the file that --config "
                 f'reads: "mixing": null)'
             )
+        if isinstance(segmenter, TranslationPairs):
+            parts = segmenter.plans(split, vocabulary)
+            return MixedPlan(self, tuple("-".join(part.languages) for part in parts), parts)
         codes = split.language_codes
         present = np.unique(codes)
         names = tuple(split.languages[code] if code >= 0 else None for code in present)
@@ -54,7 +57,24 @@ class LanguageMix:
             segmenter.plan(Selection(split, np.flatnonzero(codes == code)), vocabulary, seed, lookahead)
             for code in present
         )
-        return MixedPlan(self, names, parts)
+        return MixedPlan(self, names, tuple(map(OfOneLanguage, parts, present.tolist())))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OfOneLanguage:
+    """The examples of `plan`, which say that every token is of the language with the number `code`."""
+
+    plan: Plan
+    code: int
+    contiguous: ClassVar[bool] = False
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def example(self, index: int) -> Example:
+        """Build example `index`."""
+        example = self.plan.example(index)
+        return dataclasses.replace(example, languages=np.full(len(example), self.code))
 
 
 class MixedPlan:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.model.embeddings import Embeddings
-from elision.model.init import NormalInit
+from elision.model.init import Init
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,7 +38,7 @@ class BackboneSettings(Protocol):
     """"bidirectional" or "causal", as objectives and fine-tuning understand it"""
     activation: str
     norm_eps: float
-    init: NormalInit
+    init: Init
     num_types: int
     num_languages: int
     frame: FrameName

@@ -42,3 +42,27 @@ class NormalInit:
                 elif isinstance(child, nn.LayerNorm):
                     child.weight.fill_(1.0)
                     child.bias.zero_()
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthInit:
+    """Every matrix by its own width (XLM): embeddings normal with std width^-1/2; linear layers, biases included, uniform
+    within 1 / sqrt(inputs), which is what PyTorch starts them with; norms 1 and 0."""
+
+    def apply_(self, module: nn.Module, num_layers: int = 0) -> None:
+        """Fill every tensor of `module`, in the order of its parameters, from PyTorch's global generator."""
+        with torch.no_grad():
+            for child in module.modules():
+                if isinstance(child, nn.Linear):
+                    bound = 1 / math.sqrt(child.in_features)
+                    nn.init.uniform_(child.weight, -bound, bound)
+                    if child.bias is not None:
+                        nn.init.uniform_(child.bias, -bound, bound)
+                elif isinstance(child, nn.Embedding):
+                    nn.init.normal_(child.weight, std=child.embedding_dim**-0.5)
+                elif isinstance(child, nn.LayerNorm):
+                    child.weight.fill_(1.0)
+                    child.bias.zero_()
+
+
+Init = NormalInit | WidthInit

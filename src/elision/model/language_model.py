@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -10,6 +11,8 @@ from elision.model.backbone import Output
 from elision.model.backbones import Backbone
 from elision.objectives.objective import Judged, Objective, Terms
 from elision.objectives.token_prediction import TokenPrediction
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(slots=True)
@@ -44,14 +47,14 @@ class LanguageModel(nn.Module):
         output = self.backbone(batch, carry, needed_only=self.reads_needed_only)
         for objective in self.objectives:
             terms |= objective.after(self.heads[objective.name], self.backbone, output, batch)
-        return Pass(terms, output, batch)
+        return Pass(self._named(terms, batch), output, batch)
 
     def judge(self, done: Pass) -> dict[str, Judged]:
         """Return, by term, how often the best answer of an objective is right."""
         judged: dict[str, Judged] = {}
         for objective in self.objectives:
             judged |= objective.judge(self.heads[objective.name], self.backbone, done.output, done.batch)
-        return judged
+        return self._named(judged, done.batch)
 
     def begin(self, symbols: list[str]) -> None:
         """Do what a new run does once, after initialisation: show the backbone how each id is written, and let every
@@ -72,7 +75,15 @@ class LanguageModel(nn.Module):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return the count of each term of `batch`, before any pass."""
-        return {name: count for objective in self.objectives for name, count in objective.counts(batch).items()}
+        counts = {name: count for objective in self.objectives for name, count in objective.counts(batch).items()}
+        return self._named(counts, batch)
+
+    def _named(self, values: dict[str, T], batch: Batch) -> dict[str, T]:
+        """Name the values of a batch that came in turn with others after its turn: tlm for mlm, tlm_nsp for nsp."""
+        if not batch.turn:
+            return values
+        first = self.objectives[0].name
+        return {batch.turn if name == first else f"{batch.turn}_{name}": value for name, value in values.items()}
 
     def logits(self, batch: Batch, visible: Tensor | None = None) -> Tensor:
         """Return the scores of every token at every place, [B, T, V], by the first objective that predicts tokens.

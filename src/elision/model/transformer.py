@@ -18,7 +18,7 @@ from elision.model.backbone import Output
 from elision.model.cache import Cache, LayerCache
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
-from elision.model.init import NormalInit
+from elision.model.init import Init, NormalInit
 from elision.model.position import LearnedPositions, PositionScheme
 from elision.model.visibility import CAUSAL, EVERYTHING, Visible, causal_mask, same_document
 
@@ -69,7 +69,7 @@ class Transformer:
     """dropout on the embeddings and on what each sublayer adds"""
     attention_dropout: float = 0.1
     """dropout on the attention weights"""
-    init: NormalInit = NormalInit()
+    init: Init = NormalInit()
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "hidden_size", "num_heads", "feedforward_size", "num_groups", "embedding_width"):

@@ -12,12 +12,23 @@ from elision.objectives.replaced_mlm import ReplacedMLM
 from elision.objectives.replaced_tokens import ReplacedTokens
 from elision.objectives.sentence_order import SentenceOrder
 from elision.objectives.span_boundary import SpanBoundary
-from elision.objectives.span_boundary import SpanBoundary
 from elision.objectives.tagging import TokenClassification
+from elision.objectives.tied_lm import TiedLM
 
 # Closed union of what a recipe accepts; Classification, TokenClassification and SpanExtraction belong to fine-tuning,
 # whose labels no recipe knows.
-AnyObjective = MaskedLM | SentenceOrder | CausalLM | NextSentence | SpanBoundary | BidirectionalLM | ReplacedTokens | ReplacedMLM | PermutationLM | SpanBoundary
+AnyObjective = (
+    MaskedLM
+    | SentenceOrder
+    | CausalLM
+    | NextSentence
+    | SpanBoundary
+    | BidirectionalLM
+    | ReplacedTokens
+    | ReplacedMLM
+    | PermutationLM
+    | TiedLM
+)
 
 __all__ = [
     "AnyObjective",
@@ -33,9 +44,9 @@ __all__ = [
     "ReplacedTokens",
     "SentenceOrder",
     "SpanBoundary",
-    "SpanBoundary",
     "SpanExtraction",
     "Term",
     "Terms",
+    "TiedLM",
     "TokenClassification",
 ]

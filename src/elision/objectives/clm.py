@@ -14,6 +14,8 @@ class CausalLM(TokenPrediction):
 
     weight: float = 1.0
     """how much this term weighs in the loss"""
+    bias: bool = False
+    """a bias for each token in the output layer (XLM)"""
 
     name: ClassVar[str] = "clm"
     needs: ClassVar[str] = "next"
@@ -21,4 +23,4 @@ class CausalLM(TokenPrediction):
 
     def head(self, backbone: BackboneModel) -> VocabularyHead:
         """Build the head: the tied table without a bias has no parameters of its own."""
-        return VocabularyHead(backbone.vocab_size, bias=False)
+        return VocabularyHead(backbone.vocab_size, bias=self.bias)

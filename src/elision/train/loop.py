@@ -208,6 +208,7 @@ def evaluate(run: Run, dtype: torch.dtype) -> dict[str, float]:
     """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
+    weights: dict[str, float] = {}
     run.model.eval()
     carry = None
     for batch in run.held_out.in_order(run.train.eval_examples) if run.held_out is not None else ():
@@ -216,8 +217,11 @@ def evaluate(run: Run, dtype: torch.dtype) -> dict[str, float]:
         for name, term in terms.items():
             sums[name] = sums.get(name, 0) + term.sum.double()
             counts[name] = counts.get(name, 0) + term.count
+            weights[name] = term.weight
     values = {name: float(total) / max(1, counts[name]) for name, total in sums.items()}
-    values["loss"] = sum(values[name] * terms[name].weight for name in sums)
+    # As in training: the mean over the kinds of batches that come in turn.
+    num_kinds = run.held_out.num_kinds if run.held_out is not None else 1
+    values["loss"] = sum(values[name] * weights[name] for name in sums) / num_kinds
     if run.token_term in values:
         values["bits_per_byte"] = values[run.token_term] * run.bits_per_nat
     if run.score is not None:
@@ -254,20 +258,22 @@ def _drain(waiting: list[dict[str, Tensor]], state: checkpoint.State, run: Run) 
     """Fetch the values of the steps since the last time, all at once, and stop at the first that is not finite."""
     if not waiting:
         return
-    names = list(waiting[0])
-    table = torch.stack([torch.stack([losses[name].float() for name in names]) for losses in waiting]).cpu()
+    # Not every step has the same terms: kinds of batches may come in turn.
+    names = [(at, name) for at, losses in enumerate(waiting) for name in losses]
+    values = torch.stack([waiting[at][name].float() for at, name in names]).cpu()
     first = state.step - len(waiting)
-    if not torch.isfinite(table).all():
-        at, column = (int(index) for index in (~torch.isfinite(table)).nonzero()[0])
+    if not torch.isfinite(values).all():
+        index = int((~torch.isfinite(values)).nonzero()[0])
+        at, name = names[index]
         step = first + at
         reads = data_step(step, frozenset(state.skipped))
         batches = run.data.microbatches(reads)
         examples = [example for batch in batches for example in batch.examples]
         shown = ", ".join(map(str, examples[:8])) + (", ..." if len(examples) > 8 else "")
         fingerprint = "+".join(batch.fingerprint() for batch in batches[:4])
-        raise NonFiniteLoss(step, reads, names[column], float(table[at, column]), fingerprint, shown)
-    for name, column in zip(names, table.T.tolist()):
-        state.pending.setdefault(name, []).extend(column)
+        raise NonFiniteLoss(step, reads, name, float(values[index]), fingerprint, shown)
+    for (_, name), value in zip(names, values.tolist()):
+        state.pending.setdefault(name, []).append(value)
     waiting.clear()
 
 

@@ -67,7 +67,11 @@ def prepare_run(
     """
     folder = Path(folder)
     vocabulary = store.tokenizer.vocabulary
-    recipe.noise.check(vocabulary)
+    for kind in recipe.kinds:
+        kind.noise.check(vocabulary)
+    earlier = _earlier(folder, recipe, store)
+    source = _source(init_from, store) if init_from is not None and earlier is None else None
+    asked, recipe = recipe, _with_languages(recipe, store, earlier, source)
     train = recipe.train
     # A GPU copies from page-locked memory while it computes.
     layout = {
@@ -81,8 +85,6 @@ def prepare_run(
     if "validation" in store.splits:
         validation = store.split("validation")
         held_out = loader_of(recipe, validation, vocabulary, train.microbatch_size or train.batch_size, **layout)
-    earlier = _earlier(folder, recipe, store)
-    source = _source(init_from, store) if init_from is not None and earlier is None else None
     # A token table may have more rows than the tokenizer has symbols (padded to a round number): keep them all.
     vocab_size = vocabulary.size
     if earlier is not None or source is not None:
@@ -97,7 +99,7 @@ def prepare_run(
         data=data,
         device=device,
         held_out=held_out,
-        token_term=model.token_objective.name if model.token_objective else None,
+        token_term=model.token_objective.token_term if model.token_objective else None,
         bits_per_nat=measured.num_tokens / measured.num_bytes / math.log(2),
         report=report,
     )
@@ -109,7 +111,7 @@ def prepare_run(
         model.begin(store.tokenizer.symbols())
     if train.budget is not None:
         run = dataclasses.replace(run, train=dataclasses.replace(train, budget=None, steps=_steps_for(run)))
-    _lay_out(run, recipe, store, init_from)
+    _lay_out(run, asked, recipe, store, init_from)
     return run
 
 
@@ -123,19 +125,43 @@ def loader_of(
     packing: bool = True,
     pin_memory: bool = False,
 ) -> Loader:
-    """Return the loader that deals out a split as the recipe's segmenter and noise make examples of it."""
-    vocabulary = counted(vocabulary, recipe.noise, split)
-    return Loader(
-        plan=recipe.plan(split, vocabulary),
-        noise=recipe.noise,
-        vocabulary=vocabulary,
-        seed=recipe.train.seed,
-        batch_size=batch_size,
-        microbatch_size=min(microbatch_size or batch_size, batch_size),
-        row_length=recipe.segmenter.max_length,
-        packing=packing,
-        pin_memory=pin_memory,
-    )
+    """Return the loader that deals out a split as the recipe's segmenters and noises make examples of it.
+
+    Raises: InputError when the split lacks what a segmenter reads, or its languages are not those of the recipe.
+    """
+    languages = recipe.language_numbers(split)
+    loaders = []
+    for kind in recipe.kinds:
+        words = counted(vocabulary, kind.noise, split)
+        loader = Loader(
+            plan=kind.plan(split, words, recipe.train.seed),
+            noise=kind.noise,
+            vocabulary=words,
+            seed=recipe.train.seed,
+            batch_size=batch_size,
+            microbatch_size=min(microbatch_size or batch_size, batch_size),
+            row_length=kind.segmenter.max_length,
+            packing=packing,
+            pin_memory=pin_memory,
+            causal=kind.causal,
+            languages=languages,
+            turn=kind.name,
+        )
+        if loader.plan.contiguous and len(recipe.kinds) > 1:
+            raise InputError(
+                f"{type(kind.segmenter).__name__} makes streams that go on from step to step, which other kinds of batches "
+                f"between them would break: leave the turns out"
+            )
+        loaders.append(loader)
+    return dataclasses.replace(loaders[0], turns=tuple(loaders[1:]))
+
+
+def _with_languages(recipe: Recipe, store: Store, earlier: "Earlier | None", source: "Loaded | None") -> Recipe:
+    """Fix which number each language has: as the run or the model to start from has them, else in the store's order."""
+    if recipe.backbone.num_languages < 2 or recipe.languages:
+        return recipe
+    known = earlier.recipe.languages if earlier is not None else source.recipe.languages if source is not None else ()
+    return dataclasses.replace(recipe, languages=known or tuple(store.languages))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +235,11 @@ def _source(path: Path, store: Store) -> "Loaded":
     return loaded
 
 
-def _lay_out(run: Run, recipe: Recipe, store: Store, init_from: Path | None) -> None:
-    """Write what the folder of a new run starts with; run.json last, since it is what makes it a run."""
+def _lay_out(run: Run, asked: Recipe, recipe: Recipe, store: Store, init_from: Path | None) -> None:
+    """Write what the folder of a new run starts with; run.json last, since it is what makes it a run.
+
+    `asked` is the recipe as it was given, `recipe` has what only the store could say.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     # What an earlier attempt left that was killed here; weights among it may come from elsewhere.
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
@@ -231,7 +260,7 @@ def _lay_out(run: Run, recipe: Recipe, store: Store, init_from: Path | None) -> 
         checkpoint.save(
             run.folder, checkpoint.State(), run.model, optimizer, None, is_best=False, keep=1, keep_every=None
         )
-    write_about(run.folder, run.model, init_from, recipe.to_dict(), store=about)
+    write_about(run.folder, run.model, init_from, asked.to_dict(), store=about)
 
 
 def _steps_for(run: Run) -> int:
@@ -242,7 +271,7 @@ def _steps_for(run: Run) -> int:
         return max(1, round(budget.amount))
     if budget.unit == "seconds":
         return _steps_in(run, budget.amount)
-    sample = list(run.data.stream(0, CALIBRATION_STEPS))
+    sample = list(run.data.stream(0, CALIBRATION_STEPS * run.data.num_kinds))
     if budget.unit == "tokens":
         return max(1, round(budget.amount / _mean(sum(batch.num_tokens for batch in step) for step in sample)))
     return max(1, round(budget.amount / _mean(sum(run.model.num_flops(batch) for batch in step) for step in sample)))
@@ -289,7 +318,9 @@ def _seconds_per_step(run: Run) -> float:
             # The first steps allocate, compile, and read what the loader built ahead.
             started = now
         counted = update - CALIBRATION_WARMUP
-        if counted >= CALIBRATION_STEPS and now - begun >= CALIBRATION_SECONDS:
+        # Of each kind of batches that comes in turn as many as of the others.
+        whole = counted % run.data.num_kinds == 0
+        if whole and counted >= CALIBRATION_STEPS and now - begun >= CALIBRATION_SECONDS:
             break
     return (time.monotonic() - started) / max(1, counted)
 

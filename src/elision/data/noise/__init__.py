@@ -8,6 +8,7 @@ it `restores` ("masked" tokens, the "next" one, or "permuted" ones), how many to
 (`lookahead`) and which symbols (`needs_roles`).
 """
 
+from elision.data.noise.bernoulli import BernoulliMask
 from elision.data.noise.context_ngrams import ContextNgramMask
 from elision.data.noise.dynamic import DynamicMask
 from elision.data.noise.electra import ElectraMask
@@ -23,6 +24,7 @@ from elision.data.noise.tokens import TokenMask
 Noise = (
     TokenMask
     | DynamicMask
+    | BernoulliMask
     | ElectraMask
     | SpanMask
     | NgramMask
@@ -34,6 +36,7 @@ Noise = (
 )
 
 __all__ = [
+    "BernoulliMask",
     "ContextNgramMask",
     "DynamicMask",
     "ElectraMask",

@@ -7,6 +7,7 @@ index alone. Planning works on offsets; no text is copied until an example is as
 from elision.data.segment.chunks import Chunks
 from elision.data.segment.memory_streams import MemoryStreams
 from elision.data.segment.pairs import SentencePairs
+from elision.data.segment.parallel import TranslationPairs
 from elision.data.segment.plan import Plan
 from elision.data.segment.sentences import FullSentences
 from elision.data.segment.swapped import SwappedPairs
@@ -14,7 +15,9 @@ from elision.data.segment.token_streams import TokenStreams
 from elision.data.segment.two_segments import TwoSegments
 
 # Closed union of what a recipe accepts.
-Segmenter = SentencePairs | SwappedPairs | TwoSegments | Chunks | FullSentences | TokenStreams | MemoryStreams
+Segmenter = (
+    SentencePairs | SwappedPairs | TwoSegments | Chunks | FullSentences | TokenStreams | MemoryStreams | TranslationPairs
+)
 
 __all__ = [
     "Chunks",
@@ -24,5 +27,6 @@ __all__ = [
     "Segmenter",
     "SentencePairs",
     "SwappedPairs",
+    "TranslationPairs",
     "TwoSegments",
 ]
