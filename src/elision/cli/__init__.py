@@ -12,6 +12,7 @@ COMMANDS = {
     "fill": "let a masked language model fill the blanks of a sentence",
     "generate": "let a causal language model continue a prompt",
     "finetune": "adapt a pretrained model to a labelled task",
+    "embed": "turn texts, or their tokens, into vectors for other models",
     "predict": "label new text with a fine-tuned model",
     "evaluate": "measure a model on held-out text, beside unigram and trigram baselines",
     "export": "write a Hugging Face folder from a run",
