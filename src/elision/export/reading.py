@@ -39,6 +39,10 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
     Raises: InputError naming the field or tensor that cannot be expressed here.
     """
     folder = Path(folder)
+    from elision.export import bilm
+
+    if bilm.is_folder(folder):
+        return bilm.read_folder(folder, tokenizer)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face folder: it has no config.json")
     config = Config(folder / "config.json")
