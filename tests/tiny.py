@@ -13,6 +13,7 @@ import numpy as np
 from elision import recipes
 from elision.data.loader import Loader
 from elision.data.noise.frequency import counted
+from elision.data.segment import Chunks, MemoryStreams
 from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Store
 from elision.model.language_model import LanguageModel
@@ -37,6 +38,9 @@ SIZES: dict[str, Any] = {
     "offset_size": 16,
     "num_positions": 32,
     "max_length": 24,
+    "reuse_length": 12,
+    "permute_length": 12,
+    "memory_length": 18,
     "batch_size": 8,
     "steps": 40,
     "eval_examples": 8,
@@ -63,6 +67,17 @@ def shrunk(part: Any, **settings: Any) -> Any:
 def recipe(name: str, **settings: Any) -> Recipe:
     """Return the named recipe at test size."""
     return shrunk(recipes.get(name), **settings)
+
+
+def without_memory(recipe: Recipe) -> Recipe:
+    """Return the recipe over documents in any order, which can share a row, if it goes along streams to remember them."""
+    if not isinstance(recipe.segmenter, MemoryStreams):
+        return recipe
+    return dataclasses.replace(
+        recipe,
+        segmenter=Chunks(max_length=recipe.segmenter.max_length, cross_documents=False),
+        backbone=dataclasses.replace(recipe.backbone, memory_length=0),
+    )
 
 
 @functools.cache

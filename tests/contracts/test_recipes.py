@@ -137,7 +137,7 @@ def test_one_batch_of_eight_equals_four_microbatches_of_two(name: str, store_of:
 
 @pytest.mark.parametrize("name", tiny.systems())
 def test_packed_equals_unpacked(name: str, store_of: StoreOf) -> None:
-    recipe = tiny.recipe(name, **EXACT)
+    recipe = tiny.without_memory(tiny.recipe(name, **EXACT))
     # Short examples, so that several share a row.
     recipe = dataclasses.replace(recipe, segmenter=tiny.shrunk(recipe.segmenter, max_length=9, short_probability=0.5))
     store = store_of(recipe)
@@ -169,7 +169,7 @@ def logits_by_example(model: LanguageModel, batch: Batch) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", tiny.systems())
 def test_what_stands_in_empty_places_changes_nothing(name: str, store_of: StoreOf) -> None:
-    recipe = tiny.recipe(name, **EXACT)
+    recipe = tiny.without_memory(tiny.recipe(name, **EXACT))
     store = store_of(recipe)
     model = exact_model(recipe, store)
     (batch,) = batches(recipe, store, row_length=30)
@@ -195,13 +195,17 @@ def may_see(recipe: Recipe, batch: Batch, row: int, query: int, key: int) -> boo
     same = batch.doc_ids[row, query] == batch.doc_ids[row, key]
     if recipe.noise.restores == "neighbouring":
         return bool(same and batch.order[row, key] <= batch.order[row, query])
+    if recipe.noise.restores == "permuted":
+        # Only what is to be restored has a prediction, from what comes before it in the order.
+        asked = batch.targets[row, query] >= 0
+        return bool(same and asked and batch.order[row, key] < batch.order[row, query])
     return bool(same) and (recipe.backbone.visibility == "bidirectional" or key <= query)
 
 
 @pytest.mark.parametrize("name", tiny.systems())
 @pytest.mark.parametrize("row_length", [24, 30])
 def test_changing_a_token_moves_exactly_those_who_may_see_it(name: str, row_length: int, store_of: StoreOf) -> None:
-    recipe = tiny.recipe(name, **EXACT)
+    recipe = tiny.without_memory(tiny.recipe(name, **EXACT))
     recipe = dataclasses.replace(recipe, segmenter=tiny.shrunk(recipe.segmenter, max_length=12, short_probability=0.5))
     store = store_of(recipe)
     model = exact_model(recipe, store)
@@ -246,6 +250,12 @@ def test_causal_targets_are_never_visible_and_masked_ones_stand_for_what_is_hidd
             (back[:, :-1], before[:, 1:], words.eos, words.bos),
         ):
             assert torch.equal(torch.where(read == begins, ends, read), target)
+    elif recipe.noise.restores == "permuted":
+        assert torch.equal(batch.inputs[rows, columns], batch.targets[rows, columns])
+        # Each has a place of its own in the order, behind what is given.
+        for order, target in zip(batch.order, batch.targets):
+            assert len(order[target >= 0].unique()) == (target >= 0).sum()
+        assert not (batch.order[rows, columns] % (recipe.noise.permute_length + 1) == 0).any()
     else:
         masked = batch.inputs[rows, columns] == store.tokenizer.vocabulary.mask
         assert masked.any()

@@ -26,7 +26,7 @@ def distance_table(num_queries: int, num_keys: int, width: int, clamp: int | Non
     if clamp is not None:
         distance_P = distance_P.clamp(-clamp, clamp)
     exponent = torch.arange(0, width, 2, device=like.device, dtype=torch.float32) / width
-    angle_PI = distance_P[:, None] / torch.pow(10000.0, exponent)
+    angle_PI = distance_P[:, None] * (1 / torch.pow(10000.0, exponent))
     return torch.cat([angle_PI.sin(), angle_PI.cos()], -1).to(like.dtype)
 
 
