@@ -3,12 +3,13 @@
 from types import ModuleType
 
 from elision.errors import InputError
-from elision.export import bert, gpt2, roberta, xlm_roberta, xlnet
+from elision.export import albert, bert, deberta, deberta_v2, gpt2, roberta, xlm_roberta, xlnet
 from elision.export.config import Config
+from elision.model.elmo import Elmo
 from elision.recipe import Recipe
 
 # The particular before the general: `fits` of the last ones takes what no other wants.
-FAMILIES = (xlnet, gpt2, xlm_roberta, roberta, bert)
+FAMILIES = (xlnet, deberta, deberta_v2, gpt2, xlm_roberta, roberta, albert, bert)
 
 
 def of_config(config: Config) -> ModuleType:
@@ -26,6 +27,8 @@ def of_recipe(recipe: Recipe, heads: tuple[str, ...]) -> ModuleType:
 
     Raises: InputError when a setting has no counterpart there.
     """
+    if isinstance(recipe.backbone, Elmo):
+        raise InputError("Hugging Face has no class for ELMo: `elision export` writes its own files instead")
     family = next(family for family in FAMILIES if family.fits(recipe, heads))
     family.check(recipe.backbone)
     return family

@@ -17,13 +17,15 @@ class Entry:
     """One tensor of ours and its counterpart: several names when it lies there in equal parts (queries, keys, values).
 
     `transposed`: matrices lie there with inputs first (GPT-2's Conv1D). `shape`: what is one dimension of ours is several
-    there, after any transposition (XLNet's heads and channels); None = as ours.
+    there, after any transposition (XLNet's heads and channels); None = as ours. `num_heads`: queries, keys and values lie
+    there head by head, each head's three one after another (DeBERTa's in_proj); 0 = all queries first, as ours.
     """
 
     ours: str
     theirs: tuple[str, ...]
     transposed: bool = False
     shape: tuple[int, ...] | None = None
+    num_heads: int = 0
 
     def stored(self, part: torch.Size) -> torch.Size:
         """Return the shape there of a part that has this shape here."""
@@ -67,6 +69,8 @@ class KeyMap:
         for entry in self.entries:
             for name, part in zip(entry.theirs, ours[entry.ours].chunk(len(entry.theirs)), strict=True):
                 lying = part.T if entry.transposed else part
+                if entry.num_heads:
+                    lying = _regrouped(lying, 3, entry.num_heads)
                 theirs[name] = lying.reshape(entry.stored(part.shape)).contiguous()
         return theirs
 
@@ -94,9 +98,16 @@ class KeyMap:
                         f"{tuple(stored)}: the two belong to different models"
                     )
                 part = theirs[name].reshape(part_shape[::-1] if entry.transposed else part_shape)
+                if entry.num_heads:
+                    part = _regrouped(part, entry.num_heads, 3)
                 parts.append(part.T if entry.transposed else part)
             ours[entry.ours] = torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
         return ours
+
+
+def _regrouped(rows: Tensor, outer: int, inner: int) -> Tensor:
+    """Return the rows, which lie in `outer` groups of `inner` each, in `inner` groups of `outer` each."""
+    return rows.unflatten(0, (outer, inner, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def _some(names: list[str]) -> str:

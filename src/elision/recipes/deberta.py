@@ -33,8 +33,8 @@ def tiny() -> Recipe:
     """2 layers of width 128, 8,192 symbols, length 128: 1.6 M parameters."""
     return _deberta(
         "deberta-tiny",
-        _encoder(num_layers=2, hidden_size=128, num_heads=2, max_distance=128),
-        _training(batch_size=256, steps=20_000, warmup=1200, learning_rate=1e-3),
+        _encoder(num_layers=2, hidden_size=128, num_heads=2),
+        _training(batch_size=256, steps=20_000, warmup=0.01, learning_rate=1e-3),
         vocab_size=8192,
         length=128,
     )
@@ -45,7 +45,7 @@ def base() -> Recipe:
     return _deberta(
         "deberta-base",
         _encoder(num_layers=12, hidden_size=768, num_heads=12),
-        _training(batch_size=2048, steps=1_000_000, warmup=10_000, learning_rate=2e-4),
+        _training(batch_size=2048, steps=1_000_000, warmup=0.01, learning_rate=2e-4),
     )
 
 
@@ -54,17 +54,17 @@ def large() -> Recipe:
     return _deberta(
         "deberta-large",
         _encoder(num_layers=24, hidden_size=1024, num_heads=16),
-        _training(batch_size=2048, steps=1_000_000, warmup=10_000, learning_rate=2e-4),
+        _training(batch_size=2048, steps=1_000_000, warmup=0.01, learning_rate=2e-4),
     )
 
 
-def _encoder(num_layers: int, hidden_size: int, num_heads: int, max_distance: int = 512) -> Deberta:
+def _encoder(num_layers: int, hidden_size: int, num_heads: int) -> Deberta:
     return Deberta(
         num_layers=num_layers,
         hidden_size=hidden_size,
         num_heads=num_heads,
         feedforward_size=4 * hidden_size,
-        max_distance=max_distance,
+        max_distance=512,
         num_buckets=None,
         share_projections=False,
         distance_norm=False,
@@ -82,7 +82,7 @@ def _encoder(num_layers: int, hidden_size: int, num_heads: int, max_distance: in
     )
 
 
-def _training(batch_size: int, steps: int, warmup: int, learning_rate: float) -> Train:
+def _training(batch_size: int, steps: int, warmup: float, learning_rate: float) -> Train:
     return Train(
         batch_size=batch_size,
         steps=steps,

@@ -27,7 +27,7 @@ def tiny() -> Recipe:
     return _deberta_v2(
         "deberta-v2-tiny",
         encoder(num_layers=2, hidden_size=128, num_heads=2, convolution=3),
-        training(batch_size=256, steps=20_000, warmup=1200, learning_rate=1e-3),
+        training(batch_size=256, steps=20_000, warmup=0.01, learning_rate=1e-3),
         vocab_size=8192,
         length=128,
     )
@@ -38,7 +38,7 @@ def xlarge() -> Recipe:
     return _deberta_v2(
         "deberta-v2-xlarge",
         encoder(num_layers=24, hidden_size=1536, num_heads=24, convolution=3),
-        training(batch_size=2048, steps=1_000_000, warmup=10_000, learning_rate=2e-4),
+        training(batch_size=2048, steps=1_000_000, warmup=0.01, learning_rate=2e-4),
     )
 
 
@@ -47,7 +47,7 @@ def xxlarge() -> Recipe:
     return _deberta_v2(
         "deberta-v2-xxlarge",
         encoder(num_layers=48, hidden_size=1536, num_heads=24, convolution=3),
-        training(batch_size=2048, steps=1_000_000, warmup=10_000, learning_rate=2e-4),
+        training(batch_size=2048, steps=1_000_000, warmup=0.01, learning_rate=2e-4),
     )
 
 
@@ -79,8 +79,8 @@ def encoder(
     )
 
 
-def training(batch_size: int, steps: int, warmup: int, learning_rate: float, beta2: float = 0.999) -> Train:
-    """Return how it is optimised; version 3 is too."""
+def training(batch_size: int, steps: int, warmup: float, learning_rate: float, beta2: float = 0.999) -> Train:
+    """Return how it is optimised; version 3 is too. warmup: share of the steps."""
     return Train(
         batch_size=batch_size,
         steps=steps,

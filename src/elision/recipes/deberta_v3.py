@@ -32,7 +32,7 @@ def tiny() -> Recipe:
     return _deberta_v3(
         "deberta-v3-tiny",
         encoder(num_layers=2, hidden_size=128, num_heads=2, mask_decoder=False),
-        training(batch_size=256, steps=20_000, warmup=1200, learning_rate=1e-3, beta2=0.98),
+        training(batch_size=256, steps=20_000, warmup=0.02, learning_rate=1e-3, beta2=0.98),
         vocab_size=8192,
         length=128,
     )
@@ -43,7 +43,7 @@ def xsmall() -> Recipe:
     return _deberta_v3(
         "deberta-v3-xsmall",
         encoder(num_layers=12, hidden_size=384, num_heads=6, mask_decoder=False),
-        training(batch_size=8192, steps=500_000, warmup=10_000, learning_rate=6e-4, beta2=0.98),
+        training(batch_size=8192, steps=500_000, warmup=0.02, learning_rate=6e-4, beta2=0.98),
     )
 
 
@@ -52,7 +52,7 @@ def small() -> Recipe:
     return _deberta_v3(
         "deberta-v3-small",
         encoder(num_layers=6, hidden_size=768, num_heads=12, mask_decoder=False),
-        training(batch_size=8192, steps=500_000, warmup=10_000, learning_rate=6e-4, beta2=0.98),
+        training(batch_size=8192, steps=500_000, warmup=0.02, learning_rate=6e-4, beta2=0.98),
     )
 
 
@@ -61,7 +61,7 @@ def base() -> Recipe:
     return _deberta_v3(
         "deberta-v3-base",
         encoder(num_layers=12, hidden_size=768, num_heads=12, mask_decoder=False),
-        training(batch_size=8192, steps=500_000, warmup=10_000, learning_rate=6e-4, beta2=0.98),
+        training(batch_size=8192, steps=500_000, warmup=0.02, learning_rate=6e-4, beta2=0.98),
     )
 
 
@@ -70,7 +70,7 @@ def large() -> Recipe:
     return _deberta_v3(
         "deberta-v3-large",
         encoder(num_layers=24, hidden_size=1024, num_heads=16, mask_decoder=False),
-        training(batch_size=8192, steps=500_000, warmup=10_000, learning_rate=3e-4, beta2=0.98),
+        training(batch_size=8192, steps=500_000, warmup=0.02, learning_rate=3e-4, beta2=0.98),
     )
 
 
@@ -79,7 +79,7 @@ def multilingual_base() -> Recipe:
     return _deberta_v3(
         "deberta-v3-multilingual-base",
         encoder(num_layers=12, hidden_size=768, num_heads=12, mask_decoder=False),
-        training(batch_size=8192, steps=500_000, warmup=10_000, learning_rate=6e-4, beta2=0.98),
+        training(batch_size=8192, steps=500_000, warmup=0.02, learning_rate=6e-4, beta2=0.98),
         vocab_size=251_000,
     )
 
