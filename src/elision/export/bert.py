@@ -28,6 +28,8 @@ ARCHITECTURES = {
     ("mlm",): "BertForMaskedLM",
     ("nsp",): "BertForNextSentencePrediction",
     ("classification",): "BertForSequenceClassification",
+    ("tagging",): "BertForTokenClassification",
+    ("answering",): "BertForQuestionAnswering",
 }
 
 _POOLER = module("backbone.pooler", "bert.pooler.dense")
@@ -42,6 +44,8 @@ _HEADS: dict[str, list[Entry]] = {
     ],
     "nsp": module("heads.nsp", "cls.seq_relationship"),
     "classification": module("heads.classification.output", "classifier"),
+    "tagging": module("heads.tagging.output", "classifier"),
+    "answering": module("heads.answering.output", "qa_outputs"),
 }
 
 
