@@ -90,6 +90,11 @@ _TASKS = {
     "DebertaV2ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
     "DebertaV2ForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
     "DebertaV2ForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
+    "AlbertForPreTraining": ("fill-mask", "AutoModelForMaskedLM"),
+    "AlbertForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
+    "AlbertForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "AlbertForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
+    "AlbertForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
     "GPT2LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
     "GPT2ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
 }
