@@ -118,4 +118,6 @@ def _spec(tokenizer: Tokenizer) -> TokenizerSpec:
         return WordPiece(vocab_size=size, lowercase=lowercase)
     if kind == "Unigram":
         return Unigram(vocab_size=size, lowercase=lowercase)
-    return ByteLevelBPE(vocab_size=size, layout="roberta" if "mask" in tokenizer.roles else "gpt2")
+    if "mask" not in tokenizer.roles:
+        return ByteLevelBPE(vocab_size=size, layout="gpt2")
+    return ByteLevelBPE(vocab_size=size, layout="xlm" if tokenizer.roles.get("cls") == "</s>" else "roberta")

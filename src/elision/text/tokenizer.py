@@ -95,9 +95,10 @@ class ByteLevelBPE:
 
     vocab_size: int = 50257
     """Number of symbols, special ones included; at least 256 bytes and the special symbols."""
-    layout: Literal["gpt2", "roberta"] = "gpt2"
+    layout: Literal["gpt2", "roberta", "xlm"] = "gpt2"
     """Special symbols: `gpt2` has one, <|endoftext|>, to begin and to end; `roberta` (also BART) has <s> <pad> </s>
-    <unk> with ids 0 to 3 and <mask> as the last one, and puts <s> and </s> around a text."""
+    <unk> with ids 0 to 3 and <mask> as the last one, and puts <s> and </s> around a text; `xlm` has <s> </s> <pad> <unk>
+    <mask> with ids 0 to 4, and puts </s> on both sides of a text."""
     add_prefix_space: bool = False
     """Treat the first word of a text as if a space led it."""
     min_frequency: int = 2
@@ -134,9 +135,11 @@ class ByteLevelBPE:
         _train(raw, trainer, _listed(texts), vocab_size, len(special))
         if self.layout in _MASK_LAST:
             raw = _with_last(raw, self.roles["mask"])
-        raw.post_processor = (
-            roberta_template(raw) if self.layout == "roberta" else processors.ByteLevel(trim_offsets=False)
-        )
+        templates = {"roberta": roberta_template, "xlm": xlm_template}
+        if self.layout in templates:
+            raw.post_processor = templates[self.layout](raw)
+        else:
+            raw.post_processor = processors.ByteLevel(trim_offsets=False)
         return Tokenizer(raw, self.roles)
 
 
@@ -213,6 +216,11 @@ _BPE_LAYOUTS = {
         ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
         {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"},
     ),
+    "xlm": (
+        # In the order of the released vocabularies. </s> begins and ends a text; <s> stands nowhere.
+        ["<s>", "</s>", "<pad>", "<unk>", "<mask>"],
+        dict.fromkeys(("cls", "bos", "sep", "eos"), "</s>") | {"pad": "<pad>", "unk": "<unk>", "mask": "<mask>"},
+    ),
 }
 _UNIGRAM_LAYOUTS = {
     "t5": (
@@ -281,6 +289,13 @@ def roberta_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", raw.token_to_id("<s>")), ("</s>", raw.token_to_id("</s>"))],
+    )
+
+
+def xlm_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
+    """Return `</s> A </s>`, and for pairs `</s> A </s> B </s>`, all of type 0."""
+    return processors.TemplateProcessing(
+        single="</s> $A </s>", pair="</s> $A </s> $B </s>", special_tokens=[("</s>", raw.token_to_id("</s>"))]
     )
 
 

@@ -18,6 +18,7 @@ SPECS = [
     WordPiece(500, lowercase=False),
     ByteLevelBPE(500),
     ByteLevelBPE(500, layout="roberta"),
+    ByteLevelBPE(500, layout="xlm"),
     Unigram(300),
     Unigram(300, layout="albert", lowercase=True, normal_form="nfkc"),
     Unigram(320, layout="xlnet", num_sentinels=3),
@@ -238,3 +239,13 @@ def test_what_is_no_tokenizer_is_refused_by_name(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{not json")
     with pytest.raises(InputError, match=r"tokenizer\.json is not a tokenizer"):
         Tokenizer.load(tmp_path)
+
+
+def test_xlm_layout_numbers_its_symbols_as_released_and_ends_and_begins_with_one():
+    tokenizer = ByteLevelBPE(300, layout="xlm").train(["some text to read"])
+    assert tokenizer.tokens(range(5)) == ["<s>", "</s>", "<pad>", "<unk>", "<mask>"]
+    words = tokenizer.vocabulary
+    assert words.cls == words.sep == words.bos == words.eos == 1 and (words.pad, words.unk, words.mask) == (2, 3, 4)
+    one, other = tokenizer.encode("some"), tokenizer.encode("text")
+    assert tokenizer.encode("some", add_special_tokens=True) == [1, *one, 1]
+    assert tokenizer.raw.encode("some", "text").ids == [1, *one, 1, *other, 1]
