@@ -10,8 +10,8 @@ from elision.loaded import Loaded
 from elision.tasks.task import FILE
 
 
-def load_fine_tuned(path: str | Path, learns: str, device: torch.device) -> Loaded:
-    """Load the best checkpoint of a run of `elision finetune LEARNS`, or what was imported with such a head.
+def load_fine_tuned(path: str | Path, learns: str | None, device: torch.device) -> Loaded:
+    """Load the best checkpoint of a run of `elision finetune LEARNS` (None: of any), or an import with such a head.
 
     Raises: InputError when `path` is none, naming what to do.
     """
@@ -22,9 +22,9 @@ def load_fine_tuned(path: str | Path, learns: str, device: torch.device) -> Load
     loaded = elision.load(path, device=device)
     if loaded.task is None:
         raise InputError(
-            f"{path} is no run of `elision finetune`: make one with `elision finetune {learns} --model {path}`"
+            f"{path} is no run of `elision finetune`: make one with `elision finetune {learns or 'classify'} --model {path}`"
         )
-    if loaded.task.learns != learns:
+    if learns is not None and loaded.task.learns != learns:
         raise InputError(
             f"{path} was fine-tuned for {loaded.task.type}: it cannot {learns}. Make one that can with `elision finetune "
             f"{learns} --model {path}`"
