@@ -46,7 +46,7 @@ def gather(checkpoint: Path) -> Facts:
 def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str) -> str:
     """Return the text of README.md."""
     architecture = config["architectures"][0]
-    task, auto = _TASKS[architecture]
+    task, auto = next(value for ending, value in _TASKS.items() if architecture.endswith(ending))
     header = ["---", "library_name: transformers", f"pipeline_tag: {task}", "tags:", "- elision"]
     header += [f"- {config['model_type']}", "---"]
     parts = [
@@ -68,35 +68,18 @@ def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str) -> st
     return "\n\n".join(parts) + "\n"
 
 
+# By how the name of a class ends, the particular before the general: what the hub calls the task, and which class loads it.
 _TASKS = {
-    "BertForPreTraining": ("fill-mask", "AutoModelForMaskedLM"),
-    "BertForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
-    "BertForNextSentencePrediction": ("feature-extraction", "AutoModelForNextSentencePrediction"),
-    "BertForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
-    "XLNetLMHeadModel": ("text-generation", "AutoModelForCausalLM"),
-    "XLNetForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
-    "XLNetForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
-    "XLNetForQuestionAnsweringSimple": ("question-answering", "AutoModelForQuestionAnswering"),
-    "AlbertForPreTraining": ("fill-mask", "AutoModelForMaskedLM"),
-    "AlbertForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
-    "AlbertForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
-    "AlbertForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
-    "AlbertForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
-    "DebertaForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
-    "DebertaForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
-    "DebertaForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
-    "DebertaForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
-    "DebertaV2ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
-    "DebertaV2ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
-    "DebertaV2ForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
-    "DebertaV2ForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
-    "AlbertForPreTraining": ("fill-mask", "AutoModelForMaskedLM"),
-    "AlbertForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
-    "AlbertForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
-    "AlbertForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
-    "AlbertForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
-    "GPT2LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
-    "GPT2ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "ElectraForPreTraining": ("feature-extraction", "AutoModelForPreTraining"),
+    "ForPreTraining": ("fill-mask", "AutoModelForMaskedLM"),
+    "ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
+    "WithLMHeadModel": ("fill-mask", "AutoModelForMaskedLM"),
+    "LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
+    "ForNextSentencePrediction": ("feature-extraction", "AutoModelForNextSentencePrediction"),
+    "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "ForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
+    "ForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
+    "ForQuestionAnsweringSimple": ("question-answering", "AutoModelForQuestionAnswering"),
 }
 
 
