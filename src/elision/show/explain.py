@@ -19,8 +19,10 @@ from elision.data.batch import Batch, collate
 from elision.data.example import NO_TARGET, Example
 from elision.model.backbones import Backbone
 from elision.model.visibility import causal_mask
+from elision.objectives import Objective
+from elision.objectives.token_prediction import TokenPrediction
 from elision.recipe import Recipe
-from elision.show.parts import Part, paragraphs, parts_of
+from elision.show.parts import Part, paragraphs, parts_of, summary
 from elision.text.tokenizer import Tokenizer
 from elision.text.vocabulary import Vocabulary
 
@@ -61,6 +63,8 @@ class Token:
     example: int
     segment: int | None
     language: int | None = None
+    order: int | None = None
+    """its place in a permutation: it sees what has no higher one"""
     sampled: str | None = None
     """what a generator puts in this place before the model reads it"""
 
@@ -108,6 +112,11 @@ class Explanation:
     def has_languages(self) -> bool:
         """Whether the examples tell languages apart."""
         return any(token.language is not None for token in self.tokens)
+
+    @property
+    def has_order(self) -> bool:
+        """Whether the tokens are restored in an order of their own."""
+        return any(token.order is not None for token in self.tokens)
 
     @property
     def has_samples(self) -> bool:
@@ -163,7 +172,12 @@ def explain(
         sentences=(),
         notes=tuple(notes),
     )
-    said = [_what_is_asked(explanation), _what_is_sampled(explanation), _what_is_seen(explanation)]
+    others = [
+        summary(type(each))
+        for each in recipe.objectives
+        if type(each).before is not Objective.before or not isinstance(each, TokenPrediction)
+    ]
+    said = [_what_is_asked(explanation), _what_is_sampled(explanation), *others, _what_is_seen(explanation)]
     return dataclasses.replace(explanation, sentences=tuple(filter(None, said)))
 
 
@@ -174,7 +188,12 @@ def who_sees_whom(backbone: Backbone, batch: Batch) -> np.ndarray:
     mask = torch.ones(1, 1, length, length, dtype=torch.bool) if visible.mask is None else visible.mask
     if visible.causal:
         mask = mask & causal_mask(length, length, mask.device)
-    return mask[0, 0].numpy()
+    seen = mask[0, 0].clone()
+    if batch.order is not None:
+        # A place that is to be restored looks from a query, which does not see what stands there.
+        asked = batch.target_at[batch.target_at < length]
+        seen[asked, asked] = False
+    return seen.numpy()
 
 
 def label_in_words(recipe: Recipe, label: int | float) -> str:
@@ -207,6 +226,7 @@ def _tokens(
     row = slice(offset, offset + len(after))
     inputs, targets = batch.inputs[0, row].tolist(), batch.targets[0, row].tolist()
     segments = [None] * len(after) if batch.type_ids is None else batch.type_ids[0, row].tolist()
+    orders = [None] * len(after) if batch.order is None else batch.order[0, row].tolist()
     languages = [None] * len(after) if batch.languages is None else batch.languages[0, row].tolist()
     origins, dropped = _origins(before, after)
     tokens = []
@@ -225,6 +245,7 @@ def _tokens(
                 example=number,
                 segment=segments[place],
                 language=languages[place],
+                order=orders[place],
             )
         )
     return tokens
@@ -278,6 +299,11 @@ def _what_is_asked(shown: Explanation) -> str:
     if not asked:
         return f"None of the {total} tokens is to be restored."
     some = f"Each of the {total:,} tokens" if asked == total else f"{asked:,} of {total:,} tokens ({asked / total:.0%})"
+    if shown.has_order:
+        return (
+            f"{some} are to be restored, one by one in a random order: each from the tokens that are given and from those "
+            f"before it in the order, knowing where it stands but not what stands there. Nothing is masked."
+        )
     if shown.restores == "next":
         return f"{some} must predict the next one. Nothing but the future is left out."
     if shown.restores == "other":

@@ -58,6 +58,8 @@ def explain_texts(
             f"The tokenizer ({tokenizer.vocabulary.size:,} symbols) was trained just now on this text and the Python "
             f"manual; --data or --tokenizer takes a real one."
         )
+    # A text that was typed in is of no declared language.
+    recipe = dataclasses.replace(recipe, mixing=None) if recipe.mixing is not None and not recipe.turns else recipe
     with split_of_texts(texts, tokenizer) as split:
         return explain_split(recipe, split, tokenizer, seed, index, num_examples, notes, model)
 
@@ -98,17 +100,19 @@ def explain_split(
     rewrite = None
     if any(type(objective).before is not Objective.before for objective in recipe.objectives):
         if model is None:
-            told.append("The generator is untrained and so guesses at random; --model RUN shows a trained one at work.")
-        rewrite = functools.partial(_rewritten, recipe, model, vocabulary.size, seed)
+            told.append("A generator guesses at random before its first step; --model RUN shows a trained one at work.")
+        rewrite = functools.partial(_rewritten, model, vocabulary.size, seed)
     return explain(recipe, before, after, tokenizer, told, rewrite)
 
 
-def _rewritten(recipe: Recipe, model: LanguageModel | None, vocab_size: int, seed: int, batch: Batch) -> Batch:
+def _rewritten(model: LanguageModel | None, vocab_size: int, seed: int, batch: Batch) -> Batch:
     """Return the batch as the backbone reads it, after the objectives have acted on it."""
+    if model is None:
+        guesses = generator(seed, "untrained generator").integers(0, vocab_size, batch.num_targets)
+        inputs = batch.inputs.flatten().index_copy(0, batch.target_at, torch.from_numpy(guesses))
+        return dataclasses.replace(batch, inputs=inputs.view_as(batch.inputs))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        if model is None:
-            model = LanguageModel(recipe.backbone, recipe.objectives, vocab_size)
         for objective in model.objectives:
             batch, _ = objective.before(model.heads[objective.name], model.eval().backbone, batch)
     return batch

@@ -136,6 +136,10 @@ def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
         lines.append(("fate", fate))
     if shown.has_segments:
         lines.append(("segment", bar([segment_name(token.segment) for token in tokens])))
+    if shown.has_order:
+        lines.append(
+            ("order", lambda i: plain(str(tokens[i].order), "bold" if tokens[i].target is not None else "dim"))
+        )
     if shown.has_languages:
         lines.append(("language", bar([str(token.language) for token in tokens])))
     if shown.num_documents > 1:
