@@ -20,10 +20,11 @@ def store_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Sto
     """Gives the store for a recipe of test size: synthetic text in the symbols of its own tokenizer."""
 
     @functools.cache
-    def store(spec: TokenizerSpec) -> Store:
-        return tiny.text_store(tmp_path_factory.mktemp("store") / type(spec).__name__.lower(), spec)
+    def store(spec: TokenizerSpec, num_pairs: int) -> Store:
+        path = tmp_path_factory.mktemp("store") / type(spec).__name__.lower()
+        return tiny.text_store(path, spec, num_pairs=num_pairs)
 
-    return lambda recipe: store(recipe.tokenizer)
+    return lambda recipe: store(recipe.tokenizer, 60 if tiny.reads_pairs(recipe) else 0)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import numpy as np
 from elision import recipes
 from elision.data.loader import Loader
 from elision.data.noise.frequency import counted
-from elision.data.segment import Chunks, MemoryStreams
+from elision.data.segment import Chunks, MemoryStreams, TranslationPairs
 from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Store
 from elision.model.language_model import LanguageModel
@@ -65,8 +65,10 @@ def shrunk(part: Any, **settings: Any) -> Any:
 
 
 def recipe(name: str, **settings: Any) -> Recipe:
-    """Return the named recipe at test size."""
-    return shrunk(recipes.get(name), **settings)
+    """Return the named recipe at test size; "xlm-tiny/tlm" reads one of its turns alone."""
+    name, _, turn = name.partition("/")
+    small = shrunk(recipes.get(name), **settings)
+    return small.turned(turn) if turn else small
 
 
 def without_memory(recipe: Recipe) -> Recipe:
@@ -82,12 +84,24 @@ def without_memory(recipe: Recipe) -> Recipe:
 
 @functools.cache
 def systems() -> tuple[str, ...]:
-    """Return one recipe name for each distinct system under recipes/: sizes that shrink to the same are one."""
+    """Return one recipe name for each distinct system under recipes/: sizes that shrink to the same are one.
+
+    A turn is a system of its own, too.
+    """
     distinct: dict[str, str] = {}
-    for name in recipes.names():
+    for name in (f"{paper}{turn}" for paper in recipes.names() for turn in _turns(paper)):
         small = dataclasses.replace(recipe(name, learning_rate=1e-3), name="")
         distinct.setdefault(repr(small), name)
     return tuple(distinct.values())
+
+
+def _turns(name: str) -> list[str]:
+    return ["", *(f"/{turn.name}" for turn in recipes.get(name).turns)]
+
+
+def reads_pairs(recipe: Recipe) -> bool:
+    """Tell whether the recipe needs a store with translations."""
+    return any(isinstance(kind.segmenter, TranslationPairs) for kind in recipe.kinds)
 
 
 def texts(num_documents: int = 40, seed: int = 0) -> list[list[str]]:
@@ -107,12 +121,20 @@ def tokenizer(spec: TokenizerSpec) -> Tokenizer:
     return spec.train(" ".join(document) for document in texts())
 
 
-def text_store(path: Path, spec: TokenizerSpec, validation: float = 0.2) -> Store:
-    """Write a store of `texts` with a tokenizer of its own, a part of it held out; every third is of another language."""
+def text_store(path: Path, spec: TokenizerSpec, validation: float = 0.2, num_pairs: int = 0) -> Store:
+    """Write a store of `texts` with a tokenizer of its own, a part of it held out; every third is of another language.
+
+    With `num_pairs` translations after them: sentences of one language, and their words in reverse in the other.
+    """
     trained = tokenizer(spec)
     documents = [[ids for ids in trained.encode_batch(document) if len(ids)] for document in texts()]
     languages = ["bb" if index % 3 == 2 else "aa" for index in range(len(documents))]
-    return id_store(path, trained, documents, validation, languages=languages)
+    sentences = [sentence for document in texts(num_pairs, seed=1) for sentence in document][:num_pairs]
+    pairs = [
+        [trained.encode_batch([sentence]), trained.encode_batch([" ".join(reversed(sentence.split()))])]
+        for sentence in sentences
+    ]
+    return id_store(path, trained, documents, validation, languages=languages, pairs=pairs)
 
 
 def id_store(
@@ -122,26 +144,37 @@ def id_store(
     validation: float = 0.0,
     shard_tokens: int = 1 << 10,
     languages: Sequence[str] | None = None,
+    pairs: Sequence[Sequence[Sequence[Sequence[int]]]] = (),
+    pair_languages: tuple[str, str] = ("aa", "bb"),
 ) -> Store:
-    """Write documents that are given as the token ids of their sentences; several shards, so that reads cross them."""
+    """Write documents that are given as the token ids of their sentences; several shards, so that reads cross them.
+
+    `pairs` are further documents in twos, translations of each other.
+    """
     made_with.save(path / "tokenizer")
     writer = StoreWriter(path, made_with, validation, shard_tokens)
     for index, document in enumerate(documents):
-        ids = np.concatenate([np.asarray(sentence) for sentence in document])
-        digest = hashlib.blake2b(f"{index}".encode() + ids.tobytes(), digest_size=8).digest()
-        writer.append(
-            Documents(
-                ids=ids,
-                num_tokens=np.array([len(ids)]),
-                sentence_lengths=np.array([len(sentence) for sentence in document], np.uint32),
-                num_sentences=np.array([len(document)]),
-                num_bytes=np.array([4 * len(ids)]),
-                hashes=np.array([int.from_bytes(digest, "little")], np.uint64),
-                languages=[None if languages is None else languages[index]],
-                identifiers=[None],
-            )
-        )
+        writer.append(_documents(index, document, None if languages is None else languages[index]))
+    for index, sides in enumerate(pairs, len(documents)):
+        one, other = (_documents(index, side, language) for side, language in zip(sides, pair_languages, strict=True))
+        pair = Documents.join([one, dataclasses.replace(other, hashes=one.hashes)])
+        writer.append(dataclasses.replace(pair, translated=np.array([True, False])))
     return writer.finish({})
+
+
+def _documents(index: int, document: Sequence[Sequence[int]], language: str | None) -> Documents:
+    ids = np.concatenate([np.asarray(sentence) for sentence in document])
+    digest = hashlib.blake2b(f"{index}".encode() + ids.tobytes(), digest_size=8).digest()
+    return Documents(
+        ids=ids,
+        num_tokens=np.array([len(ids)]),
+        sentence_lengths=np.array([len(sentence) for sentence in document], np.uint32),
+        num_sentences=np.array([len(document)]),
+        num_bytes=np.array([4 * len(ids)]),
+        hashes=np.array([int.from_bytes(digest, "little")], np.uint64),
+        languages=[language],
+        identifiers=[None],
+    )
 
 
 def vocabulary(size: int, continues_word: np.ndarray | None = None) -> Vocabulary:
@@ -162,6 +195,7 @@ def loader(recipe: Recipe, store: Store, **settings: Any) -> Loader:
         batch_size=train.batch_size,
         microbatch_size=train.microbatch_size or train.batch_size,
         row_length=recipe.segmenter.max_length,
+        languages=recipe.language_numbers(store.split("train")),
     )
     return dataclasses.replace(built, **settings)
 

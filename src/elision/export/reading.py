@@ -8,11 +8,12 @@ from torch import Tensor
 
 from elision.atomic import replacing
 from elision.errors import InputError
-from elision.export import families
+from elision.export import classifier, families
 from elision.export.config import Config
 from elision.export.weights import read_weights
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
+from elision.tasks.task import AnyTask, save_task
 from elision.text.tokenizer import ByteLevelBPE, Tokenizer, TokenizerSpec, Unigram, WordPiece
 from elision.train.checkpoint import WEIGHTS
 
@@ -22,7 +23,8 @@ class Imported:
     """What a Hugging Face folder holds, in our terms.
 
     `tensors` are the state of a LanguageModel, in the data type of the file. `tokenizer` is None when the folder has
-    none, and then `tokenizer_error` says why. `notes` tell what was left out or made anew.
+    none, and then `tokenizer_error` says why. `notes` tell what was left out or made anew. `task` is what a file with a
+    fine-tuned head was fine-tuned for.
     """
 
     recipe: Recipe
@@ -31,6 +33,7 @@ class Imported:
     tokenizer: Tokenizer | None
     tokenizer_error: InputError | None
     notes: list[str]
+    task: AnyTask | None = None
 
 
 def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
@@ -52,18 +55,24 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
     heads = family.heads_in(names)
     backbone = family.read_backbone(config, names)
     recipe = family.read_recipe(folder.resolve().name, backbone, heads)
-    wanted = [objective.name for objective in recipe.objectives]
+    recipe = dataclasses.replace(recipe, languages=_languages(config, backbone.num_languages))
+    found, error = _tokenizer(folder if tokenizer is None else tokenizer)
+    length = (
+        min(recipe.segmenter.max_length, backbone.max_length) if backbone.max_length else recipe.segmenter.max_length
+    )
+    task = classifier.read_task(config, family.ARCHITECTURES, heads, backbone, length, found)
+    objectives = recipe.objectives if task is None else (task.objective,)
+    wanted = [objective.name for objective in objectives]
     kept = tuple(head for head in heads if head in wanted)
     table = family.key_map(backbone, kept)
     others = sorted(name for name in names - table.theirs if not family.backbone_names(name))
     if others:
         config.note(f"left out, since pretraining has no place for them: {', '.join(others)}")
     with torch.device("meta"):
-        model = LanguageModel(backbone, recipe.objectives, config.count("vocab_size"))
+        model = LanguageModel(backbone, objectives, config.count("vocab_size", also="n_words"))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     ours = table.to_ours({name: tensors[name] for name in names - set(others)}, shapes, str(folder))
     ours |= _new_heads(model, kept, ours["backbone.embeddings.tokens.weight"].dtype, config)
-    found, error = _tokenizer(folder if tokenizer is None else tokenizer)
     vocab_size = model.backbone.vocab_size
     if found is not None:
         recipe = dataclasses.replace(recipe, tokenizer=_spec(found))
@@ -72,7 +81,7 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
                 f"the tokenizer has {found.vocabulary.size} symbols, but the model only {vocab_size}: texts that use "
                 f"the others will be refused"
             )
-    return Imported(recipe, ours, vocab_size, found, error, config.notes)
+    return Imported(recipe, ours, vocab_size, found, error, config.notes, task)
 
 
 def write_checkpoint(imported: Imported, out: Path) -> None:
@@ -84,6 +93,8 @@ def write_checkpoint(imported: Imported, out: Path) -> None:
         temporary.mkdir()
         imported.recipe.save(temporary / "recipe.json")
         imported.tokenizer.save(temporary / "tokenizer")
+        if imported.task is not None:
+            save_task(imported.task, temporary)
         save_file(imported.tensors, temporary / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -100,6 +111,15 @@ def _new_heads(model: LanguageModel, kept: tuple[str, ...], dtype: torch.dtype, 
             if state:
                 config.note(f"the file has no head for {objective.name}: a new one, not yet trained, stands in")
     return made
+
+
+def _languages(config: Config, num_languages: int) -> tuple[str, ...]:
+    """Return the languages by number, as far as the file names them without a gap."""
+    numbers = config.values.get("lang2id") or {}
+    names = sorted(numbers, key=numbers.get)
+    if num_languages < 2 or sorted(numbers.values()) != list(range(len(names))):
+        return ()
+    return tuple(names[:num_languages])
 
 
 def _tokenizer(path: Path) -> tuple[Tokenizer | None, InputError | None]:

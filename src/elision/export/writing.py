@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 import elision
 from elision.atomic import replacing, write_json, write_text
 from elision.errors import InputError
-from elision.export import card, classifier, families
+from elision.export import bilm, card, classifier, families
 from elision.loaded import Loaded
+from elision.model.elmo import Elmo
 
 # Its presence says that a folder was written here and may be written again. Nothing else copies it along.
 MARK = "elision.json"
@@ -46,6 +47,8 @@ def write_folder(
 ) -> str:
     """Write config.json, model.safetensors, the tokenizer, a model card and, for causal models, generation_config.json.
 
+    ELMo, which Hugging Face has no class for, is written as files of its own instead (see `bilm`).
+
     dtype: of the weights on disk; "stored" as the model holds them. Returns the name of the Hugging Face class. The
     folder appears whole or not at all.
 
@@ -54,6 +57,8 @@ def write_folder(
     out = Path(out)
     backbone, tokenizer, task = loaded.recipe.backbone, loaded.tokenizer, loaded.task
     objectives = loaded.model.objectives
+    if isinstance(backbone, Elmo):
+        return _write_bilm(loaded, out, overwrite)
     heads = tuple(objective.name for objective in objectives if not objective.pretraining_only)
     family = families.of_recipe(loaded.recipe, heads)
     if heads not in family.ARCHITECTURES:
@@ -64,7 +69,9 @@ def write_folder(
     check_free(out, overwrite, MARK)
     if loaded.path.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out} is where the model itself lies: name another folder")
+    backbone = classifier.without_pooler(backbone, task)
     left_out = tuple(f"heads.{objective.name}." for objective in objectives if objective.pretraining_only)
+    left_out += () if backbone is loaded.recipe.backbone else ("backbone.pooler.",)
     state = {name: value for name, value in loaded.model.state_dict().items() if not name.startswith(left_out)}
     tensors = family.key_map(backbone, heads).to_theirs(state)
     family.complete(tensors, backbone)
@@ -76,6 +83,9 @@ def write_folder(
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     vocabulary = tokenizer.vocabulary
     config = family.write_config(backbone, heads, tensors[family.TOKEN_TABLE].shape[0], vocabulary)
+    if languages := loaded.recipe.languages:
+        config["lang2id"] = {language: number for number, language in enumerate(languages)}
+        config["id2lang"] = {str(number): language for number, language in enumerate(languages)}
     if task is not None:
         config |= classifier.write_config(task)
     config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
@@ -101,6 +111,17 @@ def write_folder(
         write_text(temporary / "README.md", card.write(loaded, config, facts, out.name))
         write_json(temporary / MARK, _provenance(loaded, facts))
     return config["architectures"][0]
+
+
+def _write_bilm(loaded: Loaded, out: Path, overwrite: bool) -> str:
+    check_free(out, overwrite, MARK)
+    if loaded.path.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{out} is where the model itself lies: name another folder")
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        bilm.write_files(loaded, temporary)
+        write_json(temporary / MARK, _provenance(loaded, card.gather(loaded.path)))
+    return "ELMo's options and weights"
 
 
 def _provenance(loaded: Loaded, facts: card.Facts) -> dict[str, Any]:
