@@ -66,6 +66,7 @@ class Recipe:
             )
         if not self.objectives:
             raise InputError("objectives is empty: a recipe needs at least one")
+        self._check_streams()
         if self.segmenter.num_types > self.backbone.num_types:
             raise InputError(
                 f"backbone.num_types is {self.backbone.num_types}, but {type(self.segmenter).__name__} tells "
@@ -76,7 +77,6 @@ class Recipe:
                 f"{type(self.noise).__name__} needs a segmenter that can hand over the next token; "
                 f"{type(self.segmenter).__name__} cannot. Use Chunks"
             )
-        self._check_streams()
         self._check_order()
         for objective in self.objectives:
             what = type(objective).__name__
