@@ -33,7 +33,7 @@ SIZES: dict[str, Any] = {
     "cell_size": 48,
     "filters": ((1, 8), (2, 8), (3, 16)),
     "num_highways": 1,
-    "num_targets": 250,
+    "num_targets": 100,
     "num_samples": 0,
     "offset_size": 16,
     "num_positions": 32,

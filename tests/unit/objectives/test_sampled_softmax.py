@@ -45,7 +45,7 @@ def test_drawn_words_are_distinct_and_the_tries_are_counted() -> None:
     for num_samples, vocab_size in ((1, 10), (9, 10), (50, 1000), (8192, 793_471)):
         words, num_tries = draw_log_uniform(num_samples, vocab_size)
         assert len(set(words.tolist())) == num_samples
-        assert 0 <= words.min() and words.max() < vocab_size
+        assert words.min() >= 0 and words.max() < vocab_size
         assert num_tries >= num_samples
 
 
