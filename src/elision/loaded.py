@@ -3,7 +3,7 @@
 B rows, T tokens, V vocabulary, D hidden size, N texts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from elision.data.batch import Batch
-from elision.errors import InputError
+from elision.embedding import embedded_texts
+from elision.errors import InputError, nearest
+from elision.export import bilm
 from elision.export.reading import read_folder
 from elision.generate import Sampling, generate_ids, stream_text
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
 from elision.text.tokenizer import Tokenizer
+from elision.text.words import read_new_words
 from elision.train import checkpoint
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 
 Ids = Sequence[int] | Sequence[Sequence[int]] | np.ndarray | Tensor
 
-EMBED_ROWS = 32
+# The tensors with a row for each symbol: the token table, or how each is spelled in a model that reads characters.
+SYMBOL_ROWS = ("backbone.embeddings.tokens.weight", "backbone.embeddings.spellings")
 
 
 def load(
@@ -35,14 +39,16 @@ def load(
     which: str = "best",
     dtype: torch.dtype | Literal["stored"] | None = None,
     device: str | torch.device = "cpu",
+    language: str | None = None,
 ) -> "Loaded":
     """Load a model and its tokenizer, in evaluation mode.
 
     path: a run (its best checkpoint, else its last; `which` may say "last" or "step-00001000"), a checkpoint, a
     fine-tuned folder, or a Hugging Face folder. dtype: None computes in float32 or wider, "stored" in the type of the
-    file.
+    file. language: of texts that the model is given, where it has embeddings of languages; None = the one it was fine-tuned
+    in, or its first.
 
-    Raises: InputError when `path` holds no model, saying what is there.
+    Raises: InputError when `path` holds no model, saying what is there, or a model that does not know the language.
     """
     path = Path(path)
     notes: list[str] = []
@@ -53,23 +59,28 @@ def load(
         task = _task(folder)
         tensors = checkpoint.read_weights(folder)
         tokenizer: Tokenizer | None = Tokenizer.load(folder / "tokenizer")
-    elif (path / "config.json").is_file():
+    elif (path / "config.json").is_file() or bilm.is_folder(path):
         imported = read_folder(path)
         folder, recipe, tensors = path, imported.recipe, imported.tensors
         tokenizer, error, notes = imported.tokenizer, imported.tokenizer_error, imported.notes
+        task = imported.task
     else:
         raise InputError(_what_is_there(path))
-    stored = tensors["backbone.embeddings.tokens.weight"].dtype
+    stored = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
     if dtype == "stored":
         dtype = stored
     elif dtype is None:
         dtype = torch.promote_types(stored, torch.float32)
     with torch.device("meta"):
         objectives = recipe.objectives if task is None else (task.objective,)
-        model = LanguageModel(recipe.backbone, objectives, tensors["backbone.embeddings.tokens.weight"].shape[0])
+        vocab_size = next(len(tensors[name]) for name in SYMBOL_ROWS if name in tensors)
+        model = LanguageModel(recipe.backbone, objectives, vocab_size)
     model = model.to(dtype).to_empty(device=device)
     assert {name for name, _ in model.named_buffers()} <= model.state_dict().keys(), "a buffer would stay unset"
     checkpoint.load_into(model, tensors, folder)
+    language = language or recipe.default_language
+    if language is not None:
+        model.backbone.embeddings.language = number_of(language, recipe)
     return Loaded(folder, model.eval(), recipe, tokenizer, error, notes, task)
 
 
@@ -108,7 +119,7 @@ class Loaded:
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self.model.backbone.embeddings.tokens.weight.device
+        return next(self.model.parameters()).device
 
     def logits(
         self,
@@ -116,22 +127,21 @@ class Loaded:
         visible: np.ndarray | Tensor | Sequence[Any] | None = None,
         type_ids: Ids | None = None,
         positions: Ids | None = None,
+        languages: Ids | None = None,
     ) -> Tensor:
         """Return the scores of every token at every place, [B, T, V]; a text alone ([T]) is one row.
 
         visible: bool [B, T], False at padding (on either side), or bool [B, T, T], whether the token of the row may see
         that of the column; either only narrows what the model lets a token see (a causal one never sees ahead). A token
         that may see nothing sees itself. positions: by default they count from the first visible token of a row, so
-        padding changes nothing.
+        padding changes nothing. languages: the number of each token's language, its place in `recipe.languages`.
 
         Raises: InputError for ids outside the vocabulary, rows longer than the position table, shapes that disagree.
         """
         self._check_predicts_tokens()
-        batch, seen_BTT = self._batch(ids, visible, type_ids, positions)
+        batch, seen_BTT = self._batch(ids, visible, type_ids, positions, languages)
         with torch.no_grad():
-            if seen_BTT is None:
-                return self.model.logits(batch)
-            return self.model.vocabulary_logits(self.model.backbone(batch, visible=seen_BTT).prediction)
+            return self.model.logits(batch, seen_BTT)
 
     def fill(self, text: str, top_k: int = 5) -> "Filled":
         """Fill the blanks of a text: "Paris is the {mask} of France." ([MASK], <mask> and ___ do as well)."""
@@ -160,28 +170,17 @@ class Loaded:
     def embed(self, texts: str | Sequence[str]) -> Tensor:
         """Return a vector for each text, [N, D]: the mean of its tokens' last states, special symbols left out."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        special = torch.from_numpy(self.tokenizer.vocabulary.special.copy())
-        vectors = []
-        for start in range(0, len(texts), EMBED_ROWS):
-            encodings = self.tokenizer.raw.encode_batch(texts[start : start + EMBED_ROWS])
-            empty = [n for n, encoding in enumerate(encodings, start) if not encoding.ids]
-            if empty:
-                raise InputError(f"text {empty[0]} is empty: there is nothing to embed")
-            width = max(len(encoding.ids) for encoding in encodings)
-            ids = torch.tensor([encoding.ids + [0] * (width - len(encoding.ids)) for encoding in encodings])
-            types = torch.tensor([encoding.type_ids + [0] * (width - len(encoding.ids)) for encoding in encodings])
-            real = torch.tensor([[n < len(encoding.ids) for n in range(width)] for encoding in encodings])
-            with torch.no_grad():
-                batch, _ = self._batch(ids, real, types if self.recipe.backbone.num_types else None, None)
-                hidden_BTD = self.model.backbone(batch).hidden
-            counted = real & ~special[ids]
-            # A text of nothing but special symbols is their mean.
-            counted = torch.where(counted.any(1, keepdim=True), counted, real).to(hidden_BTD.device)
-            weights = counted.to(hidden_BTD.dtype)
-            vectors.append(torch.einsum("btd,bt->bd", hidden_BTD, weights) / weights.sum(1, keepdim=True))
-        if not vectors:
+        if not texts:
             raise InputError("texts is empty: give at least one text to embed")
-        return torch.cat(vectors)
+        return torch.cat([text.vector for text in embedded_texts(self, texts)])
+
+    def read_words(self, texts: Iterable[str]) -> None:
+        """Give the words of `texts` that were never seen an id, in a model that reads words letter by letter."""
+        self._tokenizer = read_new_words(self.model.backbone, self.tokenizer, texts)
+
+    def batch_of(self, ids: Ids, real: np.ndarray | Tensor, type_ids: Ids | None = None) -> Batch:
+        """Return ids [B, T] as a batch on the model's device; `real` is False at padding."""
+        return self._batch(ids, real, type_ids, None)[0]
 
     def _check_predicts_tokens(self) -> None:
         if self.model.token_objective is None:
@@ -189,7 +188,7 @@ class Loaded:
             raise InputError(f"{self.path} does not predict tokens (it has: {names}): use `elision predict`")
 
     def _batch(
-        self, ids: Ids, visible: Any, type_ids: Ids | None, positions: Ids | None
+        self, ids: Ids, visible: Any, type_ids: Ids | None, positions: Ids | None, languages: Ids | None = None
     ) -> tuple[Batch, Tensor | None]:
         backbone = self.model.backbone
         inputs_BT = _rows(ids, "ids", None, backbone.vocab_size, "the vocabulary")
@@ -222,6 +221,10 @@ class Loaded:
         types_BT = None
         if type_ids is not None:
             types_BT = _rows(type_ids, "type_ids", shape, max(1, backbone.settings.num_types), "the segment table")
+        languages_BT = None
+        if languages is not None:
+            count = max(1, backbone.settings.num_languages)
+            languages_BT = _rows(languages, "languages", shape, count, "the language table")
         batch = Batch(
             inputs=inputs_BT,
             positions=positions_BT,
@@ -230,11 +233,24 @@ class Loaded:
             target_at=torch.empty(0, dtype=torch.long),
             summary_at=torch.arange(rows) * length,
             type_ids=types_BT,
+            languages=languages_BT,
             num_examples=rows,
             num_tokens=int(real_BT.sum()),
             whole_rows=bool(real_BT.all()),
         )
         return batch.to(self.device), None if seen_BTT is None else seen_BTT.to(self.device)
+
+
+def number_of(language: str, recipe: Recipe) -> int:
+    """Return the number of a language in a model's embeddings. Raises: InputError when it has none for it."""
+    if recipe.backbone.num_languages < 2:
+        raise InputError(f"language is {language!r}, but {recipe.name} has no embeddings of languages: leave it out")
+    if language in recipe.languages:
+        return recipe.languages.index(language)
+    if language.isdigit() and int(language) < recipe.backbone.num_languages:
+        return int(language)
+    known = ", ".join(recipe.languages) or f"numbers up to {recipe.backbone.num_languages - 1}"
+    raise InputError(f"language is {language!r}; {recipe.name} knows: {known}.{nearest(language, recipe.languages)}")
 
 
 def _rows(values: Ids, name: str, shape: torch.Size | None, limit: int, table: str) -> Tensor:

@@ -53,6 +53,8 @@ class Recipe:
     """how often each language is read, where documents declare theirs; None = as often as the text has it"""
     turns: tuple[Turn, ...] = ()
     """further kinds of batches, read in turn with the first: a step of each, with the same objectives (XLM)"""
+    default_language: str | None = None
+    """of text that does not say its language, in fine-tuning and after; None = the first of `languages`"""
     languages: tuple[str, ...] = ()
     """languages in the order of their embeddings; empty = those of the store in alphabetical order, noted when a run starts"""
 

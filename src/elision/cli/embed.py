@@ -47,6 +47,8 @@ class Embed:
     """one vector for each text, or for each token (of ELMo: each word)"""
     layers: Annotated[str, tyro.conf.arg(metavar="mix|all|N")] = "mix"
     """what fine-tuning reads, all layers, or one by its number (ELMo: 0 is the word without context)"""
+    language: str | None = None
+    """of the text, where the model has embeddings of languages; default: its first"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
     overwrite: bool = False
@@ -69,7 +71,7 @@ def main(arguments: list[str]) -> int:
     from elision.progress import task
     from elision.train.precision import choose_device
 
-    loaded = load(settings.model, device=choose_device(settings.device))
+    loaded = load(settings.model, device=choose_device(settings.device), language=settings.language)
     for note in loaded.notes:
         console.print(f"[yellow]note:[/] {note}")
     check_layers(loaded, layers)

@@ -36,6 +36,8 @@ class Fill:
     """the text with its blanks"""
     top_k: int = 5
     """how many candidates to show for each blank"""
+    language: str | None = None
+    """of the text, where the model has embeddings of languages; default: its first"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> int:
     from elision.loaded import load
     from elision.train.precision import choose_device
 
-    model = load(settings.model, device=choose_device(settings.device))
+    model = load(settings.model, device=choose_device(settings.device), language=settings.language)
     for note in model.notes:
         console.print(f"[yellow]note:[/] {note}")
     if settings.text != "-":

@@ -35,6 +35,8 @@ class Generate:
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Sampling)
     cache: bool = True
     """keep keys and values of what was read; the text is the same without, only slower"""
+    language: str | None = None
+    """of the text, where the model has embeddings of languages; default: its first"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -48,7 +50,7 @@ def main(arguments: list[str]) -> None:
     from elision.train.precision import choose_device
 
     prompt = sys.stdin.read().removesuffix("\n") if settings.prompt == "-" else settings.prompt
-    model = load(settings.model, device=choose_device(settings.device))
+    model = load(settings.model, device=choose_device(settings.device), language=settings.language)
     for note in model.notes:
         console.print(f"[yellow]note:[/] {note}")
     pieces = model.generate(prompt, **dataclasses.asdict(settings.sampling), cache=settings.cache)

@@ -63,6 +63,8 @@ class Predict:
     """csv and tsv files have no line of column names; columns are numbered from 0"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the computation; auto = bfloat16 where the hardware multiplies it faster"""
+    language: str | None = None
+    """of the text, where the model has embeddings of languages; default: that of its fine-tuning"""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
@@ -76,7 +78,7 @@ def main(arguments: list[str]) -> int:
     settings = tyro.cli(Predict, prog="elision predict", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     if bool(settings.texts) == (settings.data is not None):
         raise InputError("give either texts as arguments or --data FILE (- for standard input), not both or neither")
-    loaded = load_fine_tuned(settings.model, None, choose_device(settings.device))
+    loaded = load_fine_tuned(settings.model, None, choose_device(settings.device), settings.language)
     kind = importlib.import_module(f"elision.cli.predicting.{loaded.task.learns}")
     with _output(settings.out) as stream, task("predicting", unit="texts") as bar:
         kind.predict(settings, loaded, stream, bar)

@@ -86,6 +86,7 @@ def write_folder(
     if languages := loaded.recipe.languages:
         config["lang2id"] = {language: number for number, language in enumerate(languages)}
         config["id2lang"] = {str(number): language for number, language in enumerate(languages)}
+        config["lang_id"] = loaded.model.backbone.embeddings.language
     if task is not None:
         config |= classifier.write_config(task)
     config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")

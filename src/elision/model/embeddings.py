@@ -30,6 +30,8 @@ class Embeddings(nn.Module):
         self.positions = positions.build(width) if positions is not None else None
         self.types = nn.Embedding(num_types, width) if num_types else None
         self.languages = nn.Embedding(num_languages, width) if num_languages > 1 else None
+        # The number of the language of text that does not say its own.
+        self.language = 0
         self.norm = norm if norm is not None else nn.Identity()
         self.dropout = Dropout(dropout)
         # In a tuple, so that the tables of the other model are not counted and saved twice.
@@ -78,6 +80,6 @@ class Embeddings(nn.Module):
             embedded_BTE = embedded_BTE + (self.types.weight[0] if type_ids_BT is None else self.types(type_ids_BT))
         if self.languages is not None:
             embedded_BTE = embedded_BTE + (
-                self.languages.weight[0] if languages_BT is None else self.languages(languages_BT)
+                self.languages.weight[self.language] if languages_BT is None else self.languages(languages_BT)
             )
         return self.dropout(self.norm(embedded_BTE))

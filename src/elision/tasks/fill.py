@@ -42,7 +42,9 @@ def fill(model: "Loaded", text: str, top_k: int = 5) -> Filled:
 
     Raises: InputError when the text has no blank or is too long, or the model restores no masked tokens.
     """
-    if not any(getattr(objective, "needs", None) == "masked" for objective in model.model.objectives):
+    objective = model.model.token_objective
+    # An output layer that takes any noise restores what its own recipe leaves out.
+    if objective is None or (objective.needs or model.recipe.noise.restores) != "masked":
         trained = ", ".join(objective.name for objective in model.model.objectives)
         raise InputError(
             f"{model.path} cannot fill blanks: it was trained with {trained}, which restores no masked tokens. "

@@ -10,8 +10,10 @@ from elision.loaded import Loaded
 from elision.tasks.task import FILE
 
 
-def load_fine_tuned(path: str | Path, learns: str | None, device: torch.device) -> Loaded:
+def load_fine_tuned(path: str | Path, learns: str | None, device: torch.device, language: str | None = None) -> Loaded:
     """Load the best checkpoint of a run of `elision finetune LEARNS` (None: of any), or an import with such a head.
+
+    language: of the texts it will read, where it has embeddings of languages; None = that of its fine-tuning.
 
     Raises: InputError when `path` is none, naming what to do.
     """
@@ -19,7 +21,7 @@ def load_fine_tuned(path: str | Path, learns: str | None, device: torch.device) 
     seeds = sorted(str(folder) for folder in path.glob("seed-*") if (folder / FILE).exists())
     if seeds:
         raise InputError(f"{path} holds the runs of several seeds: name one of {', '.join(seeds)}")
-    loaded = elision.load(path, device=device)
+    loaded = elision.load(path, device=device, language=language)
     if loaded.task is None:
         raise InputError(
             f"{path} is no run of `elision finetune`: make one with `elision finetune {learns or 'classify'} --model {path}`"

@@ -19,7 +19,7 @@ from elision.data.example import Example
 from elision.data.loader import Loader
 from elision.data.order import derive_seed
 from elision.errors import InputError
-from elision.loaded import Loaded
+from elision.loaded import Loaded, number_of
 from elision.model.backbones import Backbone
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
@@ -63,6 +63,8 @@ class FineTune:
     """start from random weights in the same architecture: what did pretraining bring?"""
     freeze_backbone: bool = False
     """train the new head only"""
+    language: str | None = None
+    """of the texts, where the model has embeddings of languages; None = its first"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the computation; auto = bfloat16 where the hardware multiplies it faster"""
 
@@ -228,13 +230,16 @@ def _run(
 ) -> Run:
     task, loaded, base = prepared.task, prepared.loaded, prepared.loaded.recipe
     train = _train(settings, len(prepared.train), settings.rate_for(base.backbone))
-    recipe = dataclasses.replace(base, name=f"{base.name}-{task.type}", train=train)
+    language = settings.language or base.default_language
+    recipe = dataclasses.replace(base, name=f"{base.name}-{task.type}", train=train, default_language=language)
     torch.manual_seed(derive_seed(train.seed, "weights"))
     model = LanguageModel(recipe.backbone, (task.objective,), loaded.model.backbone.vocab_size)
     if settings.from_scratch:
         model.backbone.read_symbols(loaded.tokenizer.symbols())
     else:
         model.backbone.load_state_dict(loaded.model.backbone.standalone_state())
+    if language is not None:
+        model.backbone.embeddings.language = number_of(language, recipe)
     if settings.freeze_backbone:
         model.backbone.requires_grad_(False)
     prepared.start(model)
