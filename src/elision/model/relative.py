@@ -84,13 +84,14 @@ class RelativeAttention(nn.Module):
         self,
         query_BQD: Tensor,
         keys: Keys,
-        visible_BQK: Tensor | None,
+        visible_BQT: Tensor | None,
         segments_BQS: Tensor | None,
         at_BQ: Tensor | None = None,
     ) -> Tensor:
         """Return the mixed values [B, Q, D], before the output projection, for projected queries (`self.query`).
 
-        visible: bool [B or 1, Q, K] or None (everything). at: where in the text each query stands, counted from the
+        visible: bool [B or 1, Q, T], who sees the last T keys, or None (everything); the keys before them, the memory, are seen
+        by all. at: where in the text each query stands, counted from the
         first token that is not memory; None: the queries are all tokens of the text, one by one. What a query mixes
         that sees nothing means nothing.
         """
@@ -107,7 +108,7 @@ class RelativeAttention(nn.Module):
             gain_HBQ1 = biased(self.segment_bias) @ ((same - other) * self.scale)[:, None, :, None]
             content = torch.cat([content, gain_HBQ1 * segments_BQS.to(content.dtype)], -1)
         mixed_BQHC = attend_relative(
-            content, distance, keys, visible_BQK, at_BQ, self.dropout if self.training else 0.0
+            content, distance, keys, visible_BQT, at_BQ, self.dropout if self.training else 0.0
         )
         return mixed_BQHC.flatten(2)
 
@@ -130,6 +131,7 @@ def attend_relative(
     if content.shape[-1] > channels:
         bias = bias + content[..., channels:] @ keys.key[..., channels:].transpose(-1, -2)
     if visible is not None:
+        visible = F.pad(visible, (num_keys - visible.shape[2], 0), value=True)
         bias = bias.masked_fill(~visible, max(UNSEEN, torch.finfo(bias.dtype).min))
     query, key, value, bias = (
         each.transpose(0, 1) for each in (content[..., :channels], keys.key[..., :channels], keys.value, bias)

@@ -31,9 +31,10 @@ def attend_relative_in_blocks(
 ) -> Tensor:
     """Return the mixed values [B, Q, H, C] of scaled queries, content [H, B, Q, C + S] and distance [H, B, Q, C].
 
-    key [H, B, K, C + S], value [H, B, K, C], distance_key [H, P, C]. visible: bool [B or 1, Q, K] or None. places: int64
-    [B, Q, K], which row of the distance table lies between a query and a key; None: the queries are those of the last
-    Q keys, in order. Which weights are dropped follows from one number drawn from PyTorch's global generator.
+    key [H, B, K, C + S], value [H, B, K, C], distance_key [H, P, C]. visible: bool [B or 1, Q, T] or None, who sees the
+    last T keys; all see those before them. places: int64 [B, Q, K], which row of the distance table lies between a query
+    and a key; None: the queries are those of the last Q keys, in order. Which weights are dropped follows from one number
+    drawn from PyTorch's global generator.
     """
     seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
     blocks = _blocks(content.shape[2], key.shape[2], visible)
@@ -118,7 +119,8 @@ def _blocks(num_queries: int, num_keys: int, visible: Tensor | None) -> list[tup
         seen = num_keys
         if visible is not None:
             some = visible[:, start:stop].any(0).any(0).nonzero()
-            seen = int(some[-1]) + 1 if len(some) else 1
+            past = num_keys - visible.shape[2]
+            seen = max(1, past + (int(some[-1]) + 1 if len(some) else 0))
         found.append((start, stop, seen))
     return found
 
@@ -162,7 +164,8 @@ def _weights(
     else:
         score += by_distance.gather(3, places[:, start:stop, :seen].expand(heads, -1, -1, -1))
     if hidden is not None:
-        score.masked_fill_(hidden[:, start:stop, :seen], UNSEEN)
+        past = key.shape[2] - hidden.shape[2]
+        score[..., past:].masked_fill_(hidden[:, start:stop, : seen - past], UNSEEN)
     return torch.softmax(score, -1)
 
 

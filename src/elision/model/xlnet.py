@@ -135,9 +135,10 @@ class XLNet:
 class Surroundings:
     """What all layers share: distances [P, D], and for either stream whom it sees and of which segment it is.
 
-    content bool [B or 1, T, K] or None (everything); segments of all keys [B, K, S] and of the tokens [B, T, S], each a one
-    among zeros, or None. Of the queries, which lie in a grid of G places a row: `queries` bool [B, G, K], their
-    segments [B, G, S], where in the row they stand (at [B, G]), and which of the B * G places each of the N is (slot).
+    content bool [B or 1, T, T] or None (everything; the memory is seen by all); segments of all keys [B, K, S] and of the
+    tokens [B, T, S], each a one among zeros, or None. Of the queries, which lie in a grid of G places a row: `queries`
+    bool [B, G, T], their segments [B, G, S], where in the row they stand (at [B, G]), and which of the B * G places each of
+    the N is (slot).
     """
 
     distances: Tensor
@@ -206,7 +207,8 @@ class Block(nn.Module):
             grid = grid.view(rows, most, -1)
             mixed = self.attention(grid, keys, around.queries, around.query_segments, around.at)
             # Who sees nothing takes nothing in: the first of an order in which everything is to be restored.
-            mixed = mixed * around.queries.any(-1, keepdim=True)
+            if memory_BMD is None:
+                mixed = mixed * around.queries.any(-1, keepdim=True)
             query_ND = self._finish(query_ND, mixed.flatten(0, 1).index_select(0, around.slot))
         return read, query_ND
 
@@ -292,10 +294,10 @@ class XLNetModel(nn.Module):
         length = hidden_BTD.shape[1]
         past = 0 if memory_BLMD is None else memory_BLMD.shape[2]
 
-        def with_memory(seen: Visible) -> Tensor | None:
+        def narrowed(seen: Visible) -> Tensor | None:
             if visible is not None:
                 seen = seen & Visible(visible[:, None])
-            return None if seen.mask is None else F.pad(seen.mask[:, 0], (past, 0), value=True)
+            return None if seen.mask is None else seen.mask[:, 0]
 
         distances_PD = distance_table(length, past + length, settings.hidden_size, settings.clamp_distance, hidden_BTD)
         segments = keys = None
@@ -304,15 +306,15 @@ class XLNetModel(nn.Module):
             types_BK = F.pad(batch.type_ids, (past, 0))
             keys = F.one_hot(types_BK, settings.num_types).to(hidden_BTD.dtype)
             segments = keys[:, past:]
-        around = Surroundings(self.dropout(distances_PD), with_memory(settings.visible(batch)), keys, segments)
+        around = Surroundings(self.dropout(distances_PD), narrowed(settings.visible(batch)), keys, segments)
         if batch.order is None or not batch.num_targets:
             return around
         slot, at_BG = grid(batch)
         index = at_BG[:, :, None]
-        earlier = with_memory(permuted(batch, itself=False))
+        earlier = narrowed(permuted(batch, itself=False))
         return dataclasses.replace(
             around,
-            queries=earlier.gather(1, index.expand(-1, -1, past + length)),
+            queries=earlier.gather(1, index.expand(-1, -1, length)),
             query_segments=None if segments is None else segments.gather(1, index.expand(-1, -1, segments.shape[2])),
             at=at_BG,
             slot=slot,

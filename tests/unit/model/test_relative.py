@@ -6,7 +6,7 @@ from torch import Tensor
 
 from elision.model import relative
 from elision.model.relative import Keys, RelativeAttention, attend_reference, distance_table, shifted
-from elision.model.relative_blocks import attend_relative_in_blocks
+from elision.model.relative_blocks import _blocks, attend_relative_in_blocks
 
 ROWS, LENGTH, WIDTH, HEADS, CHANNELS = 2, 7, 12, 3, 4
 
@@ -23,6 +23,7 @@ def inputs(memory: int, length: int = LENGTH) -> tuple[RelativeAttention, Tensor
     types = torch.randint(0, 3, (ROWS, num_keys))
     visible = torch.rand(ROWS, length, num_keys) < 0.6
     visible |= torch.eye(num_keys, dtype=torch.bool)[memory:]
+    visible[:, :, :memory] = True
     return attention, states, distances, types, visible
 
 
@@ -51,7 +52,7 @@ def by_formula(
 def by_module(
     attention: RelativeAttention, states: Tensor, distances: Tensor, types: Tensor, visible: Tensor, at: Tensor | None
 ) -> Tensor:
-    """Mix by the module itself."""
+    """Mix by the module itself, which is told who sees the text and lets all see the memory."""
     memory = states.shape[1] - LENGTH
     marks = torch.nn.functional.one_hot(types, 3)
     asked, own = states[:, memory:], marks[:, memory:]
@@ -59,7 +60,7 @@ def by_module(
         asked = asked.gather(1, at[:, :, None].expand(-1, -1, WIDTH))
         own = own.gather(1, at[:, :, None].expand(-1, -1, 3))
     keys = attention.keys(states, distances, marks)
-    return attention(attention.query(asked), keys, visible, own, at)
+    return attention(attention.query(asked), keys, visible[:, :, memory:], own, at)
 
 
 @pytest.mark.parametrize("memory", [0, 5])
@@ -95,9 +96,7 @@ def test_blocks_skip_keys_that_none_of_their_queries_may_see(monkeypatch: pytest
     attention, states, distances, types, _ = inputs(memory=3)
     causal = torch.ones(LENGTH, LENGTH + 3, dtype=torch.bool).tril(3).expand(ROWS, -1, -1)
     at = torch.arange(LENGTH).expand(ROWS, -1)
-    from elision.model.relative_blocks import _blocks
-
-    assert [seen for _, _, seen in _blocks(LENGTH, LENGTH + 3, causal)] == [5, 7, 9, 10]
+    assert [seen for _, _, seen in _blocks(LENGTH, LENGTH + 3, causal[:, :, 3:])] == [5, 7, 9, 10]
     mixed = by_module(attention, states, distances, types, causal, None)
     torch.testing.assert_close(mixed, by_formula(attention, states, distances, types, causal, at), rtol=0, atol=1e-12)
 
@@ -158,5 +157,5 @@ def test_without_types_everything_is_of_one_segment() -> None:
     asked = attention.query(states[:, 2:])
     same = torch.zeros(ROWS, LENGTH + 2, dtype=torch.long)
     expected = by_module(attention, states, distances, same, visible, None)
-    torch.testing.assert_close(attention(asked, keys, visible, None), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attention(asked, keys, visible[:, :, 2:], None), expected, rtol=0, atol=1e-12)
     assert isinstance(keys, Keys) and keys.key.shape == (HEADS, ROWS, LENGTH + 2, CHANNELS)
