@@ -61,7 +61,7 @@ class _DisentangledBlocks(torch.autograd.Function):
         dropout: float,
         seed: int,
     ) -> Tensor:
-        mixed = torch.empty(query.shape, dtype=query.dtype)
+        mixed = torch.empty(value.shape, dtype=value.dtype)
         scaled_rising = None if rising is None else rising * scale
         for rows, heads, number in _groups(query.shape):
             weight = _weights(query, key, falling, scaled_rising, mask, scale, rows, heads)
