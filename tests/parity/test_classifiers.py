@@ -8,6 +8,7 @@ import transformers
 from safetensors.torch import save_file
 
 import elision
+from elision.export.reading import read_folder, write_checkpoint
 from elision.export.writing import write_folder
 from elision.model.language_model import LanguageModel
 from elision.tasks.classifier import Classifier
@@ -68,12 +69,45 @@ def test_auto_class_scores_a_padded_batch_of_texts_as_we_do(
     assert scores.std(0).min() > 1e-3, "texts must differ in their scores for this to say anything"
 
 
-def test_a_model_of_transformers_that_classifies_lends_its_backbone(tmp_path: Path) -> None:
-    theirs = reference.bert(transformers.BertForSequenceClassification, num_labels=3)
+@pytest.mark.parametrize("labels", [("bad", "good", "so-so"), ("score",)])
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_a_classifier_of_transformers_keeps_its_head_and_its_labels(
+    name: str, labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    kind = {"bert": transformers.BertForSequenceClassification, "gpt2": transformers.GPT2ForSequenceClassification}
+    settings = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
+    theirs = getattr(reference, name)(kind[name], pad_token_id=1, **settings)
+    theirs.save_pretrained(tmp_path / "theirs")
+    tiny.tokenizer(tiny.WORDPIECE if name == "bert" else tiny.BYTES).save(tmp_path / "theirs")
+    # As is, and through a checkpoint.
+    imported = read_folder(tmp_path / "theirs")
+    assert imported.notes == []
+    write_checkpoint(imported, tmp_path / "ours")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.convert_ids_to_tokens(1)
+    for texts in (TEXTS, PAIRS):
+        columns = [list(column) for column in zip(*texts)] if texts is PAIRS else [texts]
+        with torch.no_grad():
+            scores = theirs(**tokenizer(*columns, padding=True, return_tensors="pt")).logits
+        for folder in ("theirs", "ours"):
+            classifier = Classifier.load(tmp_path / folder)
+            predictions = list(classifier.predict(texts, precision="float32"))
+            if len(labels) == 1:
+                assert [p.score for p in predictions] == pytest.approx(scores[:, 0].tolist(), abs=1e-5)
+            else:
+                reference.assert_close(torch.tensor([p.probabilities for p in predictions]), torch.softmax(scores, -1))
+                assert [labels[int(i)] for i in scores.argmax(-1)] == [p.label for p in predictions]
+
+
+def test_a_head_that_gives_several_labels_is_left_out_with_a_note(tmp_path: Path) -> None:
+    theirs = reference.bert(
+        transformers.BertForSequenceClassification, num_labels=3, problem_type="multi_label_classification"
+    )
     theirs.save_pretrained(tmp_path)
     loaded = elision.load(tmp_path)
+    assert any("several labels" in note for note in loaded.notes)
     assert any("classifier.weight" in note for note in loaded.notes)
-    assert [objective.name for objective in loaded.model.objectives] == ["mlm", "nsp"]
+    assert [objective.name for objective in loaded.model.objectives] == ["mlm", "nsp"] and loaded.task is None
     ids = reference.token_ids(2, 9)
     batch, _ = loaded._batch(ids, None, None, None)
     with torch.no_grad():

@@ -9,7 +9,7 @@ import numpy as np
 from elision.data.example import Example
 from elision.text.vocabulary import Vocabulary
 
-FrameName = Literal["bert", "roberta", "xlnet", "causal", "elmo"]
+FrameName = Literal["bert", "roberta", "xlnet", "causal", "elmo", "bare"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,4 +73,6 @@ FRAMES: dict[str, Frame] = {
     "causal": Frame((), ("eos",), ("eos",), "last"),
     # <S> A </S> <S> B </S>
     "elmo": Frame(("bos",), ("eos", "bos"), ("eos",), "first"),
+    # A B: what many classifiers over causal models of others were trained on.
+    "bare": Frame((), (), (), "last"),
 }

@@ -8,6 +8,7 @@ from typing import Any
 import elision
 from elision.loaded import Loaded
 from elision.recipe import to_plain
+from elision.tasks.task import AnyTask
 from elision.train.metrics import read_metrics
 
 
@@ -97,9 +98,23 @@ def _use(architecture: str, auto: str, name: str) -> str:
     return "\n".join(lines)
 
 
+_READ = {
+    "classify": "labelling texts",
+    "tag": "tagging the words of texts",
+    "answer": "finding answers to questions in texts",
+}
+
+
+def _labels(task: AnyTask) -> str:
+    if task.learns == "answer":
+        return "begin and end of an answer" + (", or none" if task.unanswerable else "")
+    pairs = " of pairs of texts" if getattr(task, "pair", False) else ""
+    return f"{task.type}{pairs}: {', '.join(task.labels) or 'a score'}"
+
+
 def _made(loaded: Loaded, facts: Facts) -> str:
     if loaded.task is not None:
-        what = f"fine-tuned for {loaded.task.type} of {'pairs of texts' if loaded.task.pair else 'texts'}"
+        what = f"fine-tuned for {_READ[loaded.task.learns]}"
         return f"{what} (`{loaded.recipe.name}`)"
     if facts.step is None:
         return f"converted (from `{loaded.recipe.name}`)"
@@ -112,7 +127,7 @@ def _recipe_rows(loaded: Loaded) -> list[tuple[str, str]]:
     rows = [("tokenizer", tokenizer), ("segmenter", _settings(recipe.segmenter)), ("noise", _settings(recipe.noise))]
     rows += [("backbone", _settings(recipe.backbone))]
     if loaded.task is not None:
-        rows = [rows[0], rows[-1], ("classes", ", ".join(loaded.task.labels) or "none: a score")]
+        rows = [rows[0], rows[-1], ("task", _labels(loaded.task))]
     rows += [("objective", _settings(objective)) for objective in loaded.model.objectives]
     train = recipe.train
     rows += [("batch", f"{train.batch_size:,} examples"), ("steps", f"{train.steps:,}")]

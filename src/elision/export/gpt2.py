@@ -1,4 +1,4 @@
-"""GPT-2 in Hugging Face's layout: GPT2LMHeadModel, GPT2Model, GPT2ForSequenceClassification.
+"""GPT-2 in Hugging Face's layout: GPT2LMHeadModel, GPT2Model and its classifier, tagger and answerer.
 
 Matrices lie with inputs first (Conv1D); queries, keys and values are fused as here. The head is the token table.
 """
@@ -31,7 +31,12 @@ ACTIVATIONS = {
     "gelu_python": "gelu",
 }
 
-ARCHITECTURES = {("clm",): "GPT2LMHeadModel", ("classification",): "GPT2ForSequenceClassification"}
+ARCHITECTURES = {
+    ("clm",): "GPT2LMHeadModel",
+    ("classification",): "GPT2ForSequenceClassification",
+    ("tagging",): "GPT2ForTokenClassification",
+    ("answering",): "GPT2ForQuestionAnswering",
+}
 
 _LAYER = [
     *module("backbone.blocks.{n}.norm_before_attention", "transformer.h.{n}.ln_1"),
@@ -45,6 +50,8 @@ _LAYER = [
 _HEADS: dict[str, list[Entry]] = {
     "clm": [],
     "classification": tensor("heads.classification.output.weight", "score.weight"),
+    "tagging": module("heads.tagging.output", "classifier"),
+    "answering": module("heads.answering.output", "qa_outputs"),
 }
 
 
@@ -84,7 +91,8 @@ def normalise(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
 def heads_in(names: frozenset[str]) -> tuple[str, ...]:
     """Return the heads whose tensors are all there; the tied head over the vocabulary has none of its own."""
-    return ("classification",) if "score.weight" in names else ("clm",)
+    theirs = {head: {name for entry in entries for name in entry.theirs} for head, entries in _HEADS.items()}
+    return tuple(head for head, wanted in theirs.items() if wanted and wanted <= names) or ("clm",)
 
 
 def backbone_names(name: str) -> bool:

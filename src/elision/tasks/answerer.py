@@ -114,9 +114,11 @@ class QuestionPlan:
         context = self._rows[window.question].context
         offsets = self._contexts[context][1]
         begin, end = int(offsets[window.begin + first, 0]), int(offsets[window.begin + last, 1])
-        # Tokens of some tokenizers begin with the space before a word.
+        # Tokens of some tokenizers begin with the space before a word, or are one.
         while begin < end and context[begin].isspace():
             begin += 1
+        while begin < end and context[end - 1].isspace():
+            end -= 1
         return begin, end
 
     def lengths(self) -> np.ndarray:
@@ -212,8 +214,9 @@ def find_answers(
             scores_W2 = scores[summary_at - example.summary + plan.places(index, example)]
             for first, last, score in best_spans(scores_W2, task.windows):
                 span = plan.stretch(index, first, last)
-                found = candidates[question]
-                found[span] = max(found.get(span, -math.inf), score)
+                if span[0] < span[1]:
+                    found = candidates[question]
+                    found[span] = max(found.get(span, -math.inf), score)
     answers = []
     for row, found, none in zip(questions, candidates, nothing, strict=True):
         ranked = sorted(found.items(), key=lambda item: -item[1])[: task.windows.num_best]
