@@ -27,26 +27,31 @@ from elision.train.settings import Train
 
 def tiny() -> Recipe:
     """2 layers of width 128, 8,192 symbols, length 128: 1.5 M parameters."""
-    return _spanbert("spanbert-tiny", num_layers=2, hidden_size=128, vocab_size=8192, length=128, learning_rate=1e-3)
+    train = _training(batch_size=64, steps=20_000, warmup=0.06, learning_rate=1e-3)
+    return _spanbert("spanbert-tiny", 2, 128, train, vocab_size=8192, length=128)
 
 
 def base() -> Recipe:
     """12 layers of width 768: 108 M parameters."""
-    return _spanbert("spanbert-base", num_layers=12, hidden_size=768)
+    return _spanbert("spanbert-base", 12, 768, _training(256, 2_400_000, 10_000 / 2_400_000, 1e-4))
 
 
 def large() -> Recipe:
     """24 layers of width 1024: 333 M parameters."""
-    return _spanbert("spanbert-large", num_layers=24, hidden_size=1024)
+    return _spanbert("spanbert-large", 24, 1024, _training(256, 2_400_000, 10_000 / 2_400_000, 1e-4))
+
+
+def _training(batch_size: int, steps: int, warmup: float, learning_rate: float) -> Train:
+    return Train(
+        batch_size=batch_size,
+        steps=steps,
+        optimizer=AdamW(learning_rate=learning_rate, eps=1e-8, weight_decay=0.01, decay_all=True, clip_norm=1.0),
+        schedule=Linear(warmup=warmup),
+    )
 
 
 def _spanbert(
-    name: str,
-    num_layers: int,
-    hidden_size: int,
-    vocab_size: int = 28996,
-    length: int = 512,
-    learning_rate: float = 1e-4,
+    name: str, num_layers: int, hidden_size: int, train: Train, vocab_size: int = 28996, length: int = 512
 ) -> Recipe:
     return Recipe(
         name=name,
@@ -71,10 +76,5 @@ def _spanbert(
             init=NormalInit(std=0.02),
         ),
         objectives=(MaskedLM(), SpanBoundary(num_offsets=15, offset_size=200)),
-        train=Train(
-            batch_size=256,
-            steps=2_400_000,
-            optimizer=AdamW(learning_rate=learning_rate, eps=1e-8, weight_decay=0.01, decay_all=True, clip_norm=1.0),
-            schedule=Linear(warmup=10_000 / 2_400_000),
-        ),
+        train=train,
     )

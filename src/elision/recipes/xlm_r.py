@@ -27,7 +27,7 @@ def tiny() -> Recipe:
     return _xlm_r(
         "xlm-r-tiny",
         encoder(num_layers=2, hidden_size=128, num_heads=2),
-        training(batch_size=256, steps=20_000, warmup=0.06, learning_rate=1e-3),
+        training(batch_size=64, steps=20_000, warmup=0.06, learning_rate=1e-3),
         vocab_size=16384,
         length=128,
     )
