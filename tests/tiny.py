@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import hashlib
+import os
 import random
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from elision import recipes
 from elision.data.loader import Loader
@@ -17,9 +20,14 @@ from elision.data.segment import Chunks, MemoryStreams, TranslationPairs
 from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Store
 from elision.model.language_model import LanguageModel
+from elision.objectives import MaskedLM
 from elision.recipe import Recipe
 from elision.text.tokenizer import ByteLevelBPE, Tokenizer, TokenizerSpec, WordPiece
 from elision.text.vocabulary import Vocabulary
+from elision.train.checkpoint import write_weights
+
+# Where the models lie that students learn from; written when a test first wants the store of such a recipe.
+TEACHERS = Path(tempfile.gettempdir()) / f"elision-test-teachers-{os.getpid()}"
 
 WORDPIECE = WordPiece(vocab_size=300)
 BYTES = ByteLevelBPE(vocab_size=300)
@@ -68,7 +76,27 @@ def recipe(name: str, **settings: Any) -> Recipe:
     """Return the named recipe at test size; "xlm-tiny/tlm" reads one of its turns alone."""
     name, _, turn = name.partition("/")
     small = shrunk(recipes.get(name), **settings)
+    teacher = str(TEACHERS / type(small.tokenizer).__name__)
+    objectives = tuple(
+        dataclasses.replace(objective, teacher=teacher) if hasattr(objective, "teacher") else objective
+        for objective in small.objectives
+    )
+    small = dataclasses.replace(small, objectives=objectives)
     return small.turned(turn) if turn else small
+
+
+def save_teachers(recipe: Recipe, store: Store) -> None:
+    """Write the teachers that the recipe's objectives name: like the student, with weights of their own."""
+    for objective in recipe.objectives:
+        folder = Path(getattr(objective, "teacher", "") or ".")
+        if TEACHERS not in folder.parents or folder.exists():
+            continue
+        folder.mkdir(parents=True)
+        dataclasses.replace(recipe, objectives=(MaskedLM(),)).save(folder / "recipe.json")
+        store.tokenizer.save(folder / "tokenizer")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            write_weights(folder, LanguageModel(recipe.backbone, (MaskedLM(),), store.tokenizer.vocabulary.size))
 
 
 def without_memory(recipe: Recipe) -> Recipe:

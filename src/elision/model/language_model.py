@@ -61,7 +61,7 @@ class LanguageModel(nn.Module):
         objective set what it starts from."""
         self.backbone.read_symbols(symbols)
         for objective in self.objectives:
-            objective.begin(self.heads[objective.name], self.backbone)
+            objective.begin(self.heads[objective.name], self.backbone, symbols)
 
     def compile_blocks(self) -> None:
         """Have `torch.compile` make kernels for the repeated blocks.

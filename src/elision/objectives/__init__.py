@@ -4,6 +4,7 @@ from elision.objectives.answering import SpanExtraction
 from elision.objectives.bidirectional_lm import BidirectionalLM
 from elision.objectives.classification import Classification
 from elision.objectives.clm import CausalLM
+from elision.objectives.distillation import Distillation
 from elision.objectives.mlm import MaskedLM
 from elision.objectives.next_sentence import NextSentence
 from elision.objectives.objective import Judged, Objective, Term, Terms
@@ -18,7 +19,7 @@ from elision.objectives.tied_lm import TiedLM
 # Closed union of what a recipe accepts; Classification, TokenClassification and SpanExtraction belong to fine-tuning,
 # whose labels no recipe knows.
 AnyObjective = (
-    MaskedLM
+    MaskedLM | Distillation
     | SentenceOrder
     | CausalLM
     | NextSentence
@@ -35,6 +36,7 @@ __all__ = [
     "BidirectionalLM",
     "CausalLM",
     "Classification",
+    "Distillation",
     "Judged",
     "MaskedLM",
     "NextSentence",

@@ -50,8 +50,11 @@ class Objective(Protocol):
         """Build the parameters that belong to the objective and not to the backbone."""
         ...
 
-    def begin(self, head: nn.Module, backbone: BackboneModel) -> None:
-        """Set weights at the start of a new run, after initialisation (DistilBERT takes its teacher's layers)."""
+    def begin(self, head: nn.Module, backbone: BackboneModel, symbols: list[str]) -> None:
+        """Set weights at the start of a new run, after initialisation (DistilBERT takes its teacher's layers).
+
+        symbols: how each id is written.
+        """
 
     def before(self, head: nn.Module, backbone: BackboneModel, batch: Batch) -> tuple[Batch, Terms]:
         """Change what the backbone will read (ELECTRA puts a generator's samples in); default: nothing."""
