@@ -150,6 +150,9 @@ def explain(
     """
     pad_id = tokenizer.vocabulary.pad or 0
     batch = collate(after, pad_id=pad_id, row_length=sum(map(len, after)), packing=True)
+    if recipe.backbone.num_languages < 2:
+        # Examples may say their language where nobody asks (XLM-R).
+        batch = dataclasses.replace(batch, languages=None)
     tokens: list[Token] = []
     for number, index in enumerate(batch.examples):
         tokens += _tokens(batch, len(tokens), number, before[index], after[index], tokenizer)

@@ -42,6 +42,7 @@ class FullSentences:
     needs_roles: ClassVar[frozenset[str]] = frozenset({"cls", "sep"})
     num_labels: ClassVar[int] = 0
     num_types: ClassVar[int] = 0
+    label_meanings: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.max_length < 3:
