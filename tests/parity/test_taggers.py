@@ -34,6 +34,7 @@ def save_tagger(folder: Path, name: str, pooler: bool = True) -> TaggingTask:
     tokenizer = tiny.tokenizer(recipe.tokenizer)
     task = TaggingTask(LABELS, max_length=24)
     folder.mkdir()
+    torch.manual_seed(0)
     recipe.save(folder / "recipe.json")
     tokenizer.save(folder / "tokenizer")
     save_task(task, folder)
@@ -75,9 +76,8 @@ def test_what_we_write_tags_every_word_as_we_do(name: str, pooler: bool, tmp_pat
         assert ours.tokens == words
         assert ours.tags == [theirs.config.id2label[int(n)] for n in shares.argmax(-1)]
         assert ours.probabilities == pytest.approx(shares.amax(-1).tolist(), abs=1e-5)
-    assert len({tag for ours in tagged for tag in ours.tags}) > 1, (
-        "texts must differ in their tags for this to say anything"
-    )
+    seen = [share for ours in tagged for share in ours.probabilities]
+    assert max(seen) - min(seen) > 0.02, "words must differ in their shares for this to say anything"
     # What was written comes back with its labels.
     again = list(Tagger.load(tmp_path / "out").predict([text.split() for text in TEXTS], "float32"))
     assert [each.tags for each in again] == [each.tags for each in tagged]
