@@ -159,15 +159,15 @@ class MemoryStreamPlan:
         return places[(places > begin) & (places < end)], min(max(int(places[-1]), end), self._stream)
 
     def _sentence_before(self, place: int) -> int:
-        """Return where the sentence begins that holds a place of the stream."""
+        """Return where the sentence begins that holds a place of the stream; an end of text belongs to the last one."""
         sentences = self._split.sentence_starts
-        token = min(self._token(place), self._split.num_tokens - 1)
+        document = int(np.searchsorted(self._starts, place, side="right")) - 1
+        token = min(place, int(self._starts[document + 1]) - 2) - document
         return int(self._place(np.asarray(sentences[np.searchsorted(sentences, token, side="right") - 1])))
 
     def _token(self, place: int) -> int:
         """Return which token of the split stands at a place of the stream, or comes next after an end of text."""
-        document = int(np.searchsorted(self._starts, place, side="right")) - 1
-        return min(place - document, self._split.num_tokens)
+        return min(place - int(np.searchsorted(self._starts, place, side="right")) + 1, self._split.num_tokens)
 
     def _place(self, token: np.ndarray) -> np.ndarray:
         """Return where in the stream tokens of the split stand."""
