@@ -14,7 +14,7 @@ from torch import Tensor
 from elision.data.batch import Batch
 from elision.embedding import embedded_texts
 from elision.errors import InputError, nearest
-from elision.export import bilm
+from elision.export import bilm, generators
 from elision.export.reading import read_folder
 from elision.generate import Sampling, generate_ids, stream_text
 from elision.model.language_model import LanguageModel
@@ -59,7 +59,7 @@ def load(
         task = _task(folder)
         tensors = checkpoint.read_weights(folder)
         tokenizer: Tokenizer | None = Tokenizer.load(folder / "tokenizer")
-    elif (path / "config.json").is_file() or bilm.is_folder(path):
+    elif (path / "config.json").is_file() or bilm.is_folder(path) or generators.is_pair(path):
         imported = read_folder(path)
         folder, recipe, tensors = path, imported.recipe, imported.tensors
         tokenizer, error, notes = imported.tokenizer, imported.tokenizer_error, imported.notes

@@ -44,8 +44,8 @@ def gather(checkpoint: Path) -> Facts:
     )
 
 
-def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str) -> str:
-    """Return the text of README.md."""
+def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str, num_parameters: int) -> str:
+    """Return the text of README.md for a model of `num_parameters` numbers; `name` is its folder."""
     architecture = config["architectures"][0]
     task, auto = next(value for ending, value in _TASKS.items() if architecture.endswith(ending))
     header = ["---", "library_name: transformers", f"pipeline_tag: {task}", "tags:", "- elision"]
@@ -53,9 +53,9 @@ def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str) -> st
     parts = [
         "\n".join(header),
         f"# {name}",
-        f"A `{architecture}` of {loaded.model.num_parameters():,} parameters, {_made(loaded, facts)} by elision "
+        f"A `{architecture}` of {num_parameters:,} parameters, {_made(loaded, facts)} by elision "
         f"{elision.__version__}.",
-        f"## Use\n\n```python\n{_use(architecture, auto, name)}\n```",
+        f"## Use\n\n```python\n{_use(architecture, auto, name, loaded.recipe.languages)}\n```",
         f"## Recipe\n\n{_table(('part', 'what'), _recipe_rows(loaded))}",
     ]
     data = _data_rows(facts)
@@ -67,6 +67,23 @@ def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str) -> st
     if facts.command:
         parts.append(f"## Command\n\n```\n{facts.command}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def write_index(classes: dict[str, str], name: str) -> str:
+    """Return the text of README.md over several folders, given the class of each."""
+    rows = [(f"[`{folder}`]({folder})", f"`{architecture}`") for folder, architecture in classes.items()]
+    lines = ["import elision", "", f'model = elision.load("{name}")  # all of it, as it was trained']
+    return (
+        "\n\n".join(
+            [
+                f"# {name}",
+                f"What one pretraining run by elision {elision.__version__} left; `transformers` loads each folder by itself.",
+                _table(("folder", "class"), rows),
+                "```python\n" + "\n".join(lines) + "\n```",
+            ]
+        )
+        + "\n"
+    )
 
 
 # By how the name of a class ends, the particular before the general: what the hub calls the task, and which class loads it.
@@ -81,10 +98,11 @@ _TASKS = {
     "ForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
     "ForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
     "ForQuestionAnsweringSimple": ("question-answering", "AutoModelForQuestionAnswering"),
+    "Model": ("feature-extraction", "AutoModel"),
 }
 
 
-def _use(architecture: str, auto: str, name: str) -> str:
+def _use(architecture: str, auto: str, name: str, languages: tuple[str, ...]) -> str:
     lines = [
         f"from transformers import {auto}, AutoTokenizer",
         "",
@@ -93,6 +111,11 @@ def _use(architecture: str, auto: str, name: str) -> str:
     ]
     if architecture == "BertForPreTraining":
         lines += ["# AutoModelForPreTraining loads the head over sentence pairs as well."]
+    if languages:
+        lines += [
+            "# It was told the language of every token; tell it, too:",
+            f'# langs=torch.full_like(input_ids, model.config.lang2id["{languages[-1]}"])',
+        ]
     if not architecture.endswith("SequenceClassification"):
         lines += ["", "import elision", "", f'model = elision.load("{name}")']
     return "\n".join(lines)
@@ -125,6 +148,8 @@ def _recipe_rows(loaded: Loaded) -> list[tuple[str, str]]:
     recipe = loaded.recipe
     tokenizer = f"{type(loaded.tokenizer.raw.model).__name__}, {loaded.tokenizer.vocabulary.size:,} symbols"
     rows = [("tokenizer", tokenizer), ("segmenter", _settings(recipe.segmenter)), ("noise", _settings(recipe.noise))]
+    rows += [(f"in turn: {turn.name}", _settings(turn)) for turn in recipe.turns]
+    rows += [("languages", ", ".join(recipe.languages))] if recipe.languages else []
     rows += [("backbone", _settings(recipe.backbone))]
     if loaded.task is not None:
         rows = [rows[0], rows[-1], ("task", _labels(loaded.task))]

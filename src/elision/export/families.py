@@ -3,13 +3,25 @@
 from types import ModuleType
 
 from elision.errors import InputError
-from elision.export import albert, bert, deberta, deberta_v2, distilbert, gpt2, roberta, xlm, xlm_roberta, xlnet
+from elision.export import (
+    albert,
+    bert,
+    deberta,
+    deberta_v2,
+    distilbert,
+    electra,
+    gpt2,
+    roberta,
+    xlm,
+    xlm_roberta,
+    xlnet,
+)
 from elision.export.config import Config
 from elision.model.elmo import Elmo
 from elision.recipe import Recipe
 
 # The particular before the general: `fits` of the last ones takes what no other wants.
-FAMILIES = (xlnet, xlm, deberta, deberta_v2, gpt2, xlm_roberta, roberta, distilbert, albert, bert)
+FAMILIES = (xlnet, xlm, deberta, deberta_v2, gpt2, xlm_roberta, roberta, distilbert, electra, albert, bert)
 
 
 def of_config(config: Config) -> ModuleType:

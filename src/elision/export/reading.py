@@ -1,6 +1,7 @@
 """A Hugging Face folder read into our parts: a recipe to go on with, and tensors under our names."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from elision.atomic import replacing
 from elision.errors import InputError
-from elision.export import classifier, families
+from elision.export import classifier, families, generators
 from elision.export.config import Config
 from elision.export.weights import read_weights
 from elision.model.language_model import LanguageModel
@@ -46,6 +47,8 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
 
     if bilm.is_folder(folder):
         return bilm.read_folder(folder, tokenizer)
+    if generators.is_pair(folder):
+        return _read_pair(folder, tokenizer)
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a Hugging Face folder: it has no config.json")
     config = Config(folder / "config.json")
@@ -72,7 +75,8 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
         model = LanguageModel(backbone, objectives, config.count("vocab_size", also="n_words"))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     ours = table.to_ours({name: tensors[name] for name in names - set(others)}, shapes, str(folder))
-    ours |= _new_heads(model, kept, ours["backbone.embeddings.tokens.weight"].dtype, config)
+    made = _new_heads(model, frozenset(ours), ours["backbone.embeddings.tokens.weight"].dtype, config)
+    ours |= generators.adopt(objectives, ours, made)
     vocab_size = model.backbone.vocab_size
     if found is not None:
         recipe = dataclasses.replace(recipe, tokenizer=_spec(found))
@@ -98,19 +102,34 @@ def write_checkpoint(imported: Imported, out: Path) -> None:
         save_file(imported.tensors, temporary / WEIGHTS, metadata={"format": "pt"})
 
 
-def _new_heads(model: LanguageModel, kept: tuple[str, ...], dtype: torch.dtype, config: Config) -> dict[str, Tensor]:
-    """Return initial weights for the objectives that the file has no head for: always the same ones."""
+def _read_pair(folder: Path, tokenizer: Path | None) -> Imported:
+    """Read a discriminator and its generator, two folders in one, as the one model that they are in training."""
+    main = read_folder(folder / generators.DISCRIMINATOR, tokenizer)
+    other = read_folder(folder / generators.GENERATOR, tokenizer)
+    recipe, tensors = generators.joined((main.recipe, main.tensors), (other.recipe, other.tensors), str(folder))
+    notes = [note for note in main.notes if note != _lacks([generators.GENERATOR], "rtd")] + other.notes
+    recipe = dataclasses.replace(recipe, name=folder.resolve().name)
+    return Imported(recipe, tensors, main.vocab_size, main.tokenizer, main.tokenizer_error, notes)
+
+
+def _new_heads(model: LanguageModel, there: frozenset[str], dtype: torch.dtype, config: Config) -> dict[str, Tensor]:
+    """Return initial weights for what the file lacks of the objectives' heads: always the same ones."""
     made: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         for objective in model.objectives:
-            if objective.name in kept:
-                continue
             state = objective.head(model.backbone).state_dict()
-            made |= {f"heads.{objective.name}.{name}": value.to(dtype) for name, value in state.items()}
-            if state:
-                config.note(f"the file has no head for {objective.name}: a new one, not yet trained, stands in")
+            lacking = {name: value for name, value in state.items() if f"heads.{objective.name}.{name}" not in there}
+            made |= {f"heads.{objective.name}.{name}": value.to(dtype) for name, value in lacking.items()}
+            if lacking:
+                # A part of a head is a model in it: the generator.
+                parts = sorted({name.split(".")[0] for name in lacking}) if len(lacking) < len(state) else ["head"]
+                config.note(_lacks(parts, objective.name))
     return made
+
+
+def _lacks(parts: Sequence[str], objective: str) -> str:
+    return f"the file has no {' and '.join(parts)} for {objective}: a new one, not yet trained, stands in"
 
 
 def _languages(config: Config, num_languages: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 import elision
 from elision.atomic import replacing, write_json, write_text
 from elision.errors import InputError
-from elision.export import bilm, card, classifier, families
+from elision.export import bilm, card, classifier, families, generators
 from elision.loaded import Loaded
 from elision.model.elmo import Elmo
 
@@ -47,33 +48,53 @@ def write_folder(
 ) -> str:
     """Write config.json, model.safetensors, the tokenizer, a model card and, for causal models, generation_config.json.
 
-    ELMo, which Hugging Face has no class for, is written as files of its own instead (see `bilm`).
+    A model with a generator is two there and becomes two such folders in `out`, discriminator/ and generator/. ELMo,
+    which Hugging Face has no class for, is written as files of its own instead (see `bilm`).
 
-    dtype: of the weights on disk; "stored" as the model holds them. Returns the name of the Hugging Face class. The
-    folder appears whole or not at all.
+    dtype: of the weights on disk; "stored" as the model holds them. Returns the name of the Hugging Face class (or of two,
+    with "and" between them). The folder appears whole or not at all.
 
     Raises: InputError when the model has a part that Hugging Face's class cannot express, or `out` holds other things.
     """
     out = Path(out)
-    backbone, tokenizer, task = loaded.recipe.backbone, loaded.tokenizer, loaded.task
-    objectives = loaded.model.objectives
-    if isinstance(backbone, Elmo):
+    if isinstance(loaded.recipe.backbone, Elmo):
         return _write_bilm(loaded, out, overwrite)
-    heads = tuple(objective.name for objective in objectives if not objective.pretraining_only)
+    heads = tuple(objective.name for objective in loaded.model.objectives if not objective.pretraining_only)
     family = families.of_recipe(loaded.recipe, heads)
-    if heads not in family.ARCHITECTURES:
-        known = " or ".join(" + ".join(names) for names in family.ARCHITECTURES)
-        raise InputError(
-            f"the objectives are {' + '.join(heads)}; Hugging Face has classes for {known} on this backbone"
-        )
+    parts = generators.parts_of(loaded.recipe, loaded.model, family.ARCHITECTURES)
+    for part in parts:
+        family.check(part.recipe.backbone)
+        if part.heads not in family.ARCHITECTURES:
+            known = " or ".join(" + ".join(names) for names in family.ARCHITECTURES if names)
+            raise InputError(
+                f"the objectives are {' + '.join(heads)}; Hugging Face has classes for {known} on this backbone"
+            )
     check_free(out, overwrite, MARK)
     if loaded.path.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out} is where the model itself lies: name another folder")
-    backbone = classifier.without_pooler(backbone, task)
-    left_out = tuple(f"heads.{objective.name}." for objective in objectives if objective.pretraining_only)
-    left_out += () if backbone is loaded.recipe.backbone else ("backbone.pooler.",)
-    state = {name: value for name, value in loaded.model.state_dict().items() if not name.startswith(left_out)}
-    tensors = family.key_map(backbone, heads).to_theirs(state)
+    facts = card.gather(loaded.path)
+    with replacing(out) as temporary:
+        temporary.mkdir()
+        classes = {}
+        for part in parts:
+            (temporary / part.folder).mkdir(exist_ok=True)
+            classes[part.folder] = _write_part(loaded, part, family, temporary / part.folder, dtype, facts, out.name)
+        if len(parts) > 1:
+            write_text(temporary / "README.md", card.write_index(classes, out.name))
+        write_json(temporary / MARK, _provenance(loaded, facts))
+    return " and ".join(classes.values())
+
+
+def _write_part(
+    loaded: Loaded, part: generators.Part, family: ModuleType, folder: Path, dtype: str, facts: card.Facts, name: str
+) -> str:
+    """Write one model of an export into a folder; returns the name of its class."""
+    tokenizer, task = loaded.tokenizer, loaded.task
+    backbone = classifier.without_pooler(part.recipe.backbone, task)
+    state = part.state
+    if backbone is not part.recipe.backbone:
+        state = {name: value for name, value in state.items() if not name.startswith("backbone.pooler.")}
+    tensors = family.key_map(backbone, part.heads).to_theirs(state)
     family.complete(tensors, backbone)
     if task is not None:
         tokenizer = classifier.frame(tokenizer, backbone)
@@ -82,7 +103,7 @@ def write_folder(
         tensors = {name: value.to(DTYPES[dtype]) for name, value in tensors.items()}
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     vocabulary = tokenizer.vocabulary
-    config = family.write_config(backbone, heads, tensors[family.TOKEN_TABLE].shape[0], vocabulary)
+    config = family.write_config(backbone, part.heads, tensors[family.TOKEN_TABLE].shape[0], vocabulary)
     if languages := loaded.recipe.languages:
         config["lang2id"] = {language: number for number, language in enumerate(languages)}
         config["id2lang"] = {str(number): language for number, language in enumerate(languages)}
@@ -90,27 +111,25 @@ def write_folder(
     if task is not None:
         config |= classifier.write_config(task)
     config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    facts = card.gather(loaded.path)
-    with replacing(out) as temporary:
-        temporary.mkdir()
-        write_json(temporary / "config.json", config)
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-        # safetensors lets nobody else read what it writes; the folder is for others too, as the umask allows.
-        (temporary / "model.safetensors").chmod((temporary / "config.json").stat().st_mode)
-        tokenizer.save(temporary)
-        settings = json.loads((temporary / "tokenizer_config.json").read_text(encoding="utf-8"))
-        max_length = backbone.max_length if task is None else task.max_length
-        if max_length is not None:
-            settings["model_max_length"] = max_length
-        settings["padding_side"] = getattr(family, "PADDING_SIDE", "right")
-        if backbone.num_types:
-            settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-        write_json(temporary / "tokenizer_config.json", settings)
-        if backbone.visibility == "causal" and "clm" in heads:
-            roles = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
-            write_json(temporary / "generation_config.json", {role: i for role, i in roles.items() if i is not None})
-        write_text(temporary / "README.md", card.write(loaded, config, facts, out.name))
-        write_json(temporary / MARK, _provenance(loaded, facts))
+    write_json(folder / "config.json", config)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    # safetensors lets nobody else read what it writes; the folder is for others too, as the umask allows.
+    (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode)
+    tokenizer.save(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    max_length = backbone.max_length if task is None else task.max_length
+    if max_length is not None:
+        settings["model_max_length"] = max_length
+    settings["padding_side"] = getattr(family, "PADDING_SIDE", "right")
+    if backbone.num_types:
+        settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    write_json(folder / "tokenizer_config.json", settings)
+    if backbone.visibility == "causal" and "clm" in part.heads:
+        roles = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
+        write_json(folder / "generation_config.json", {role: i for role, i in roles.items() if i is not None})
+    num_parameters = sum(value.numel() for value in tensors.values())
+    path = f"{name}/{part.folder}".rstrip("/")
+    write_text(folder / "README.md", card.write(loaded, config, facts, path, num_parameters))
     return config["architectures"][0]
 
 
