@@ -18,6 +18,8 @@ QUESTIONS = {
     "backbone": "who sees what while restoring it",
     "objectives": "what must be restored, and what a mistake costs",
     "train": "how it is optimised",
+    "mixing": "how often each language is read",
+    "turns": "which other batches come in turn with these",
 }
 
 
@@ -46,7 +48,7 @@ def parts_of(recipe: Recipe) -> list[Part]:
     found = []
     for role, question in QUESTIONS.items():
         value = getattr(recipe, role)
-        for part in value if isinstance(value, tuple) else (value,):
+        for part in value if isinstance(value, tuple) else () if value is None else (value,):
             settings = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
             found.append(Part(role, question, type(part), settings))
     return found

@@ -77,7 +77,8 @@ def evaluate_model(
     check_tokenizer(loaded, store)
     recipe, vocabulary = loaded.recipe, store.tokenizer.vocabulary
     part = store.split(split)
-    recipe.noise.check(vocabulary)
+    for kind in recipe.kinds:
+        kind.noise.check(vocabulary)
     loader = loader_of(recipe, part, vocabulary, EXAMPLES_PER_BATCH)
     num_examples = min(num_examples, len(loader.plan))
     places = _Places()
@@ -153,9 +154,11 @@ def _measure(
             places.add(places.right, name, int(judged.right), judged.count)
             if judged.labels is not None:
                 places.labels.setdefault(name, []).append(judged.labels.cpu().numpy())
-    targets, contexts = true_contexts(batch, restores, loaded.tokenizer.vocabulary.special)
-    places.targets.append(targets)
-    places.contexts.append(contexts)
+    if not batch.turn:
+        # The baselines are asked for what the first kind of batches asks for.
+        targets, contexts = true_contexts(batch, restores, loaded.tokenizer.vocabulary.special)
+        places.targets.append(targets)
+        places.contexts.append(contexts)
     return done.output.carry
 
 
