@@ -44,8 +44,8 @@ class LanguageMix:
         if not split.languages:
             raise InputError(
                 f"mixing.alpha is {self.alpha}, but no document of the store {split.store.path} declares its language: "
-                f"prepare it with `--reading.language-field FIELD`, or leave the mixing out (in the file that --config "
-                f'reads: "mixing": null)'
+                f"prepare it with `elision prepare en=en.txt ne=ne.txt ...` or `--reading.language-field FIELD`, or "
+                f'leave the mixing out (in the file that --config reads: "mixing": null)'
             )
         if isinstance(segmenter, TranslationPairs):
             parts = segmenter.plans(split, vocabulary)

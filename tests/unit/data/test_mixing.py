@@ -157,5 +157,5 @@ def test_an_alpha_outside_0_to_1_is_refused(alpha: float) -> None:
 
 def test_a_store_without_languages_is_refused_saying_what_to_do(tmp_path: Path) -> None:
     store = tiny.id_store(tmp_path / "store", tiny.tokenizer(tiny.WORDPIECE), [[[10, 11]]])
-    with pytest.raises(InputError, match=r"declares its language: prepare it with `--reading\.language-field"):
+    with pytest.raises(InputError, match=r"declares its language: prepare it with .* `--reading\.language-field"):
         LanguageMix().plan(Chunks(max_length=2), store.split("train"), tiny.vocabulary(20), seed=1)
