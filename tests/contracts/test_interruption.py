@@ -44,7 +44,7 @@ def lines_of(run: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name not in MEASURED} for line in read_metrics(run)]
 
 
-@pytest.mark.parametrize("name", ["bert-tiny", "gpt2-tiny"])
+@pytest.mark.parametrize("name", ["bert-tiny", "gpt2-tiny", "xlnet-tiny"])
 def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path, store_of: Callable[[Recipe], Store]) -> None:
     recipe = tiny.recipe(name, steps=90, log_every=3, eval_every=10, checkpoint_every=7, keep_every=35)
     store = store_of(recipe)
@@ -67,6 +67,8 @@ def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path, store_
             (past(rng.randint(45, 75)), signal.SIGKILL),
         ],
         "gpt2-tiny": [(past(rng.randint(3, 35)), signal.SIGKILL), (past(rng.randint(40, 75)), signal.SIGINT)],
+        # With a memory that the checkpoint carries.
+        "xlnet-tiny": [(past(rng.randint(10, 60)), signal.SIGKILL)],
     }
     for moment, how in disturbances[name]:
         process = start(tmp_path / "recipe.json", store, run)
