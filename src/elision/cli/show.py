@@ -40,6 +40,8 @@ class Show:
     for standard input; none with --data: an example of the store"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="STORE")] = None
     """take the tokenizer, and without a text also the example, from this token store"""
+    turn: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """show the batches of this turn, where the recipe reads several kinds (tlm in XLM: a text, then its translation)"""
     split: str = "train"
     """which split of the store"""
     tokenizer: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
@@ -68,6 +70,7 @@ def main(arguments: list[str]) -> int:
     from elision.show.source import explain_split, explain_texts
     from elision.text.tokenizer import Tokenizer
 
+    recipe = settings.recipe if settings.turn is None else settings.recipe.turned(settings.turn)
     texts = [document for argument in settings.text for document in read(argument)]
     if settings.width is not None and settings.width < 40:
         raise InputError(f"--width is {settings.width}: it must be at least 40")
@@ -82,15 +85,11 @@ def main(arguments: list[str]) -> int:
             tokenizer = loaded.tokenizer
         if settings.tokenizer is not None:
             tokenizer = Tokenizer.load(settings.tokenizer)
-        shown = explain_texts(
-            settings.recipe, texts, tokenizer, settings.seed, settings.index, settings.examples, trained
-        )
+        shown = explain_texts(recipe, texts, tokenizer, settings.seed, settings.index, settings.examples, trained)
     elif store is not None:
         split = store.split(settings.split)
         index = 0 if settings.index is None else settings.index
-        shown = explain_split(
-            settings.recipe, split, store.tokenizer, settings.seed, index, settings.examples, (), trained
-        )
+        shown = explain_split(recipe, split, store.tokenizer, settings.seed, index, settings.examples, (), trained)
     else:
         raise InputError('there is nothing to show: give a text (elision show bert-base "Some text.") or --data STORE')
     if settings.html is not None:

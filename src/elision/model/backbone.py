@@ -12,6 +12,7 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.model.embeddings import Embeddings
 from elision.model.init import Init
+from elision.model.visibility import Visible
 
 
 @dataclasses.dataclass(slots=True)
@@ -63,6 +64,10 @@ class BackboneSettings(Protocol):
 
     def build(self, vocab_size: int, embeddings: bool = True) -> "BackboneModel":
         """Return the module with initialised weights; without embeddings of its own it must be handed embedded text."""
+        ...
+
+    def visible(self, batch: Batch) -> Visible:
+        """Return who sees whom in a batch."""
         ...
 
     def check_length(self, length: int) -> None:

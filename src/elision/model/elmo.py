@@ -25,6 +25,7 @@ from elision.model.characters import EMPTY, WordEncoder, spell
 from elision.model.dropout import Dropout
 from elision.model.init import NormalInit
 from elision.model.lstm import ProjectedLSTM
+from elision.model.visibility import Visible, permuted, same_document
 
 # Width and number of the convolutions of all three published sizes.
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
@@ -106,6 +107,10 @@ class Elmo:
 
     def check_length(self, length: int) -> None:
         """Any length can be read."""
+
+    def visible(self, batch: Batch) -> Visible:
+        """Return what each place has seen: of streams what was read before it, of texts (both directions) all."""
+        return same_document(batch) if batch.order is None else permuted(batch)
 
     def flops_per_token(self, row_length: int) -> float:
         """Return the floating-point operations of matrix products in a forward pass, per token of a stream: one word, one

@@ -87,6 +87,8 @@ class Explanation:
     """what happened, counted, in plain words"""
     notes: tuple[str, ...] = ()
     """where the example and the tokenizer come from"""
+    leaves_out: str = ""
+    """what the noise leaves out, as it calls it: "masked", "next", "permuted" tokens ..."""
 
     @property
     def num_targets(self) -> int:
@@ -171,6 +173,7 @@ def explain(
         tokens=tuple(tokens),
         visible=who_sees_whom(recipe.backbone, batch),
         restores=restores,
+        leaves_out=recipe.noise.restores,
         labels=tuple(_labels(recipe, [after[index] for index in batch.examples])),
         sentences=(),
         notes=tuple(notes),
@@ -192,7 +195,7 @@ def who_sees_whom(backbone: Backbone, batch: Batch) -> np.ndarray:
     if visible.causal:
         mask = mask & causal_mask(length, length, mask.device)
     seen = mask[0, 0].clone()
-    if batch.order is not None:
+    if getattr(backbone, "permutes", False) and batch.order is not None:
         # A place that is to be restored looks from a query, which does not see what stands there.
         asked = batch.target_at[batch.target_at < length]
         seen[asked, asked] = False
@@ -302,7 +305,12 @@ def _what_is_asked(shown: Explanation) -> str:
     if not asked:
         return f"None of the {total} tokens is to be restored."
     some = f"Each of the {total:,} tokens" if asked == total else f"{asked:,} of {total:,} tokens ({asked / total:.0%})"
-    if shown.has_order:
+    if shown.leaves_out == "neighbouring":
+        return (
+            f"{some} must predict a neighbour: in the first half, which is read forward, the next one; in the second, "
+            f"which is read backward, the one before. The two halves are windows of streams of their own."
+        )
+    if shown.leaves_out == "permuted":
         return (
             f"{some} are to be restored, one by one in a random order: each from the tokens that are given and from those "
             f"before it in the order, knowing where it stands but not what stands there. Nothing is masked."

@@ -18,6 +18,7 @@ from elision.data.batch import Batch
 from elision.data.example import Example
 from elision.data.noise.frequency import counted
 from elision.data.order import generator
+from elision.data.segment import TranslationPairs
 from elision.data.store import Split
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
@@ -26,7 +27,9 @@ from elision.progress import console
 from elision.recipe import Recipe
 from elision.show.explain import Explanation, explain
 from elision.text.cleaning import Cleaning
-from elision.text.prepare import prepare_texts
+from elision.text.formats import Document
+from elision.text.prepare import prepare
+from elision.text.readers import TextsSource
 from elision.text.tokenizer import Tokenizer, TokenizerSpec
 
 # A throw-away tokenizer should take about a second to train.
@@ -58,9 +61,7 @@ def explain_texts(
             f"The tokenizer ({tokenizer.vocabulary.size:,} symbols) was trained just now on this text and the Python "
             f"manual; --data or --tokenizer takes a real one."
         )
-    # A text that was typed in is of no declared language.
-    recipe = dataclasses.replace(recipe, mixing=None) if recipe.mixing is not None and not recipe.turns else recipe
-    with split_of_texts(texts, tokenizer) as split:
+    with split_of_texts(texts, tokenizer, isinstance(recipe.segmenter, TranslationPairs)) as split:
         return explain_split(recipe, split, tokenizer, seed, index, num_examples, notes, model)
 
 
@@ -119,13 +120,23 @@ def _rewritten(model: LanguageModel | None, vocab_size: int, seed: int, batch: B
 
 
 @contextlib.contextmanager
-def split_of_texts(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Split]:
-    """Yield `texts`, one document each, as the only split of a store that is removed afterwards."""
+def split_of_texts(texts: Sequence[str], tokenizer: Tokenizer, pairs: bool = False) -> Iterator[Split]:
+    """Yield `texts`, one document each, as the only split of a store that is removed afterwards.
+
+    pairs: two successive texts are translations of each other, each pair's first of language 1, its second of language 2.
+    Raises: InputError when there is no text, or one without its translation.
+    """
     _require_text(texts)
+    if pairs and len(texts) % 2:
+        raise InputError(f"{len(texts)} texts are no pairs of translations: give each text and then its translation")
+    if pairs:
+        documents = [Document(a, "1", translation=Document(b, "2")) for a, b in zip(texts[::2], texts[1::2])]
+    else:
+        documents = [Document(text, "1") for text in texts]
     with tempfile.TemporaryDirectory(prefix="elision-show-") as folder:
         with _without_progress():
-            cleaning = Cleaning(duplicates=False)
-            store = prepare_texts(texts, Path(folder) / "store", tokenizer, cleaning=cleaning, validation=0.0)
+            source, cleaning = TextsSource(tuple(documents)), Cleaning(duplicates=False)
+            store = prepare([source], Path(folder) / "store", tokenizer, cleaning=cleaning, validation=0.0)
         yield store.split("train")
 
 
