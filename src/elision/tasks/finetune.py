@@ -53,6 +53,8 @@ class FineTune:
     warmup: float = 0.1
     """share of the steps over which the rate rises; then it falls linearly to zero"""
     weight_decay: float = 0.01
+    layer_decay: float = 1.0
+    """each block learns at this share of the rate of the block above it, the embeddings slowest (ELECTRA: 0.8)"""
     max_length: int | None = None
     """tokens in an example; None = the length of the model's pretraining examples (384 at most to find answers)"""
     seed: int = 1
@@ -215,7 +217,9 @@ def _train(settings: FineTune, num_examples: int, learning_rate: float) -> Train
     return Train(
         batch_size=settings.batch_size,
         steps=steps,
-        optimizer=AdamW(learning_rate=learning_rate, weight_decay=settings.weight_decay),
+        optimizer=AdamW(
+            learning_rate=learning_rate, weight_decay=settings.weight_decay, layer_decay=settings.layer_decay
+        ),
         schedule=Linear(warmup=settings.warmup),
         seed=settings.seed,
         precision=settings.precision,
@@ -229,6 +233,11 @@ def _run(
     prepared: Prepared, settings: FineTune, folder: Path, device: torch.device, report: Callable[[Progress], None]
 ) -> Run:
     task, loaded, base = prepared.task, prepared.loaded, prepared.loaded.recipe
+    if settings.layer_decay != 1 and getattr(base.backbone, "sharing", "none") != "none":
+        raise InputError(
+            f"layer_decay is {settings.layer_decay}, but the blocks of {base.name} share their weights (sharing "
+            f"{base.backbone.sharing!r}), so none has a rate of its own: leave layer_decay at 1"
+        )
     train = _train(settings, len(prepared.train), settings.rate_for(base.backbone))
     language = settings.language or base.default_language
     recipe = dataclasses.replace(base, name=f"{base.name}-{task.type}", train=train, default_language=language)
