@@ -59,7 +59,7 @@ def read_task(
     """
     there = [head for head in HEADS if head in heads]
     named = (config.values.get("architectures") or [None])[0]
-    by_name = {name: head for (head, *more), name in architectures.items() if not more}
+    by_name = {name: heads[0] for heads, name in architectures.items() if len(heads) == 1}
     if named in by_name:
         there = [head for head in there if head == by_name[named]]
     elif len(there) > 1:
