@@ -29,6 +29,7 @@ POSITION_TABLE = "deberta.embeddings.position_embeddings.weight"
 
 ARCHITECTURES = {
     ("mlm",): "DebertaForMaskedLM",
+    (): "DebertaModel",
     ("classification",): "DebertaForSequenceClassification",
     ("tagging",): "DebertaForTokenClassification",
     ("answering",): "DebertaForQuestionAnswering",

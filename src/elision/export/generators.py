@@ -110,6 +110,10 @@ def joined(
     (recipe, ours), (other, theirs) = main, generator
     objective = next((each for each in recipe.objectives if isinstance(each, ReplacedTokens)), None)
     if objective is None or [each.name for each in other.objectives] != ["mlm"]:
+        if objective is None and [each.name for each in other.objectives] == ["mlm"]:
+            raise InputError(
+                f"{source}/{DISCRIMINATOR} has no head that judges tokens: load it, or {source}/{GENERATOR}, by itself"
+            )
         raise InputError(
             f"{source}: expected a head that judges tokens in one folder, one that restores them in the other"
         )
