@@ -172,11 +172,12 @@ def true_contexts(batch: Batch, restores: str, special: np.ndarray) -> tuple[np.
     context UNKNOWN 10; next-token inputs 10 11 with targets 11 12 give 11 after UNKNOWN 10, and 12 after 10 11.
     """
     inputs, targets, documents = batch.inputs.numpy(), batch.targets.numpy(), batch.doc_ids.numpy()
-    original = np.where(targets >= 0, targets, inputs) if restores == "masked" else inputs
-    if restores == "masked":
+    in_place = restores in ("masked", "permuted")
+    original = np.where(targets >= 0, targets, inputs) if in_place else inputs
+    if in_place:
         original = np.where(special[original], UNKNOWN, original)
-    # The nearest token to the left of a masked place is one before it; of a next token, the place itself.
-    shift = 1 if restores == "masked" else 0
+    # The nearest token to the left of a place that is restored is one before it; of a next token, the place itself.
+    shift = 1 if in_place else 0
     columns = []
     for back in (shift + 1, shift):
         seen = np.full_like(original, UNKNOWN)

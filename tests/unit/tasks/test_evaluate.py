@@ -52,6 +52,13 @@ def test_the_context_of_a_next_token_ends_with_the_place_itself() -> None:
     assert contexts.tolist() == [[UNKNOWN, 5], [5, 11], [11, 12], [UNKNOWN, 21]]
 
 
+def test_the_context_of_a_permuted_token_is_what_stands_to_its_left_whatever_it_sees() -> None:
+    batch = collate([example([10, 11, 12, 3], [-100, 11, 12, -100])], pad_id=0, row_length=4)
+    targets, contexts = true_contexts(batch, "permuted", SPECIAL)
+    assert targets.tolist() == [11, 12]
+    assert contexts.tolist() == [[UNKNOWN, 10], [10, 11]]
+
+
 def line(lines: list[Measured], term: str, model: str) -> Measured:
     (found,) = [line for line in lines if (line.term, line.model) == (term, model)]
     return found
