@@ -15,6 +15,7 @@ COMMANDS = {
     "embed": "turn texts, or their tokens, into vectors for other models",
     "predict": "label new text with a fine-tuned model",
     "evaluate": "measure a model on held-out text, beside unigram and trigram baselines",
+    "compare": "put models side by side: how large, how fast, how good; a student against its teacher",
     "export": "write a Hugging Face folder from a run",
     "import": "read a Hugging Face folder into a checkpoint that training can continue from",
     "demo": "the whole road once, on the documentation that is already on this machine",
