@@ -15,7 +15,13 @@ from elision.progress import quantity, task
 from elision.tasks.evaluate import Evaluation, Measured, evaluate_model
 from elision.train.precision import choose_device
 
-NAMES = {"mlm": "masked tokens", "tlm": "masked translations", "clm": "next tokens", "plm": "permuted tokens", "nsp": "next sentence"}
+NAMES = {
+    "mlm": "masked tokens",
+    "tlm": "masked translations",
+    "clm": "next tokens",
+    "plm": "permuted tokens",
+    "nsp": "next sentence",
+}
 
 
 @dataclasses.dataclass(frozen=True)
