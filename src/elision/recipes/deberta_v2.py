@@ -23,7 +23,7 @@ from elision.train.settings import Train
 
 
 def tiny() -> Recipe:
-    """2 layers of width 128, 8,192 symbols, length 128: 1.6 M parameters."""
+    """2 layers of width 128, 8,192 symbols, length 128: 1.7 M parameters."""
     return _deberta_v2(
         "deberta-v2-tiny",
         encoder(num_layers=2, hidden_size=128, num_heads=2, convolution=3),

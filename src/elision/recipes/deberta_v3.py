@@ -28,7 +28,7 @@ from elision.train.settings import Train
 
 
 def tiny() -> Recipe:
-    """2 layers of width 128 and a generator of 1, 8,192 symbols, length 128: 3 M parameters."""
+    """2 layers of width 128 and a generator of 1, 8,192 symbols, length 128: 2.9 M parameters."""
     return _deberta_v3(
         "deberta-v3-tiny",
         encoder(num_layers=2, hidden_size=128, num_heads=2, mask_decoder=False),
