@@ -201,7 +201,7 @@ def test_two_folders_that_do_not_belong_together_are_refused(tokenizer: Tokenize
     for name, settings, message in (
         ("ForMaskedLM", {"vocab_size": 200}, "tables of one shape"),
         ("ForMaskedLM", GENERATOR_SIZES | {"intermediate_size": 20}, "feedforward_size is 20"),
-        ("ForPreTraining", GENERATOR_SIZES, "one that restores them"),
+        ("ForPreTraining", GENERATOR_SIZES, "generator has no head that restores tokens"),
     ):
         theirs_of(name, **settings).save_pretrained(tmp_path / "generator")
         with pytest.raises(InputError, match=message):

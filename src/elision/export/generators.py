@@ -109,14 +109,14 @@ def joined(
     """
     (recipe, ours), (other, theirs) = main, generator
     objective = next((each for each in recipe.objectives if isinstance(each, ReplacedTokens)), None)
-    if objective is None or [each.name for each in other.objectives] != ["mlm"]:
-        if objective is None and [each.name for each in other.objectives] == ["mlm"]:
+    for there, folder, does in (
+        (objective is not None, DISCRIMINATOR, "judges"),
+        ([each.name for each in other.objectives] == ["mlm"], GENERATOR, "restores"),
+    ):
+        if not there:
             raise InputError(
-                f"{source}/{DISCRIMINATOR} has no head that judges tokens: load it, or {source}/{GENERATOR}, by itself"
+                f"{source}/{folder} has no head that {does} tokens, so the two are not one model: load each by itself"
             )
-        raise InputError(
-            f"{source}: expected a head that judges tokens in one folder, one that restores them in the other"
-        )
     if ours[_TABLE].shape != theirs[_TABLE].shape:
         raise InputError(
             f"{source}: the token tables have shapes {tuple(ours[_TABLE].shape)} and {tuple(theirs[_TABLE].shape)}; "
