@@ -63,7 +63,7 @@ def prepare(
         )
     for row in (*train, *valid):
         if row.answers is None:
-            raise InputError(f"{row.where or row.question[:40]!r}: give the answers, or an empty tuple for none")
+            raise InputError(f"{row.where or repr(row.question[:40])}: give the answers, or an empty tuple for none")
     if not any(row.answers for row in train):
         raise InputError("no training question has an answer: there is nothing to learn")
     loaded = model if isinstance(model, Loaded) else elision.load(model)

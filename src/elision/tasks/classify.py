@@ -76,7 +76,7 @@ def prepare(
     for row in (*train, *valid):
         if (row.pair is not None) != pair:
             raise InputError(
-                f"{row.where or row.text[:40]!r}: pairs and single texts are mixed; all rows must be alike"
+                f"{row.where or repr(row.text[:40])}: pairs and single texts are mixed; all rows must be alike"
             )
     chosen, labels = choose_task(train, kind)
     loaded = model if isinstance(model, Loaded) else elision.load(model)

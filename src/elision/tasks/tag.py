@@ -60,7 +60,7 @@ def prepare(
         raise InputError(f"there are {len(train)} training and {len(valid)} held-out texts: give at least one of each")
     for text in (*train, *valid):
         if text.tags is None or len(text.tags) != len(text.words):
-            raise InputError(f"{text.where or text.text[:40]!r}: give every word a tag")
+            raise InputError(f"{text.where or repr(text.text[:40])}: give every word a tag")
     labels = _labels(train, valid)
     loaded = model if isinstance(model, Loaded) else elision.load(model)
     max_length = settings.length_for(loaded.recipe)
@@ -113,7 +113,7 @@ def _labels(train: Sequence[TaggedText], valid: Sequence[TaggedText]) -> tuple[s
             if tag not in seen and (tag[:2] not in ("B-", "I-") or not {f"B-{tag[2:]}", f"I-{tag[2:]}"} & seen):
                 known = ", ".join(sorted(seen)[:10]) + (", ..." if len(seen) > 10 else "")
                 raise InputError(
-                    f"{text.where or text.text[:40]!r}: the tag {tag!r} is none of the training data's ({known})."
+                    f"{text.where or repr(text.text[:40])}: the tag {tag!r} is none of the training data's ({known})."
                     f"{nearest(tag, sorted(seen))}"
                 )
     seen |= {tag for text in valid for tag in text.tags}

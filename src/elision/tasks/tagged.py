@@ -59,6 +59,9 @@ def split(text: str, unit: str, where: str = "") -> TaggedText:
             first += 1
         while last > first and _is_punctuation(text[last - 1]):
             last -= 1
+        if text[first:last].count(".") or (last - first == 1 and text[first].isupper()):
+            # "U.S." and "J." end with a stop of their own.
+            last += last < end and text[last] == "."
         words += [(n, n + 1) for n in range(begin, first)]
         words += [(first, last)] if first < last else []
         words += [(n, n + 1) for n in range(last, end)]

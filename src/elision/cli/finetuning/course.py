@@ -97,11 +97,11 @@ class View:
                 f"[yellow]{prepared.num_cut:,} training rows ({share:.1%}) are longer than {what.max_length} tokens and "
                 f"{fate} (--max-length raises it)[/]"
             )
-        if step:
-            console.print(f"[yellow]going on from step {step}[/]")
         self.done = step
         self.bar.grow(run.train.steps)
-        self.bar.advance(step)
+        if step:
+            console.print(f"[yellow]going on from step {step}[/]")
+            self.bar.advance(step)
 
     def report(self, progress: Progress) -> None:
         """Show one report of the loop."""
