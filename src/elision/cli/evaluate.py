@@ -21,6 +21,9 @@ NAMES = {
     "clm": "next tokens",
     "plm": "permuted tokens",
     "nsp": "next sentence",
+    "sop": "sentence order",
+    "soft": "teacher's predictions",
+    "cosine": "teacher's states",
 }
 
 
