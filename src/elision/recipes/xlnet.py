@@ -14,7 +14,8 @@ packed. Without memory any segmenter will do: `segmenter.type Chunks`, `backbone
 
 Departures: half of the paper's rows are read backwards (`bi_data` of the code), here all are read forwards; documents are
 parted by </s>, the code's <eod>; the memory is empty at the start of a run, where the code has zeros that can be seen.
-The rate of warm-up and decay is the paper's; fine-tuning SQuAD, the authors let it fall by 0.75 from layer to layer.
+Batch, rate and warm-up are the paper's. Fine-tuning SQuAD, the authors let the rate fall by 0.75 from layer to layer
+(`elision finetune --layer-decay 0.75`).
 """
 
 from elision.data.noise import PermutationMask

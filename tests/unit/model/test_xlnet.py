@@ -1,6 +1,7 @@
 """XLNet: who sees whom in two streams, what the memory carries, and what is left out of the work."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,16 +12,20 @@ from elision import recipes
 from elision.data.batch import Batch, collate
 from elision.data.example import NO_TARGET, Example
 from elision.data.noise import PermutationMask
+from elision.data.segment import Chunks, FullSentences, Segmenter, SentencePairs
+from elision.data.store import Store
 from elision.errors import InputError
 from elision.model.backbone import Output
 from elision.model.language_model import LanguageModel
 from elision.model.visibility import permuted
 from elision.model.xlnet import XLNet, XLNetModel, grid
-from elision.objectives import Classification, MaskedLM, PermutationLM
+from elision.objectives import Classification, MaskedLM, NextSentence, PermutationLM
+from elision.recipe import Recipe
 from elision.show.cost import cost_of
 from elision.text.vocabulary import Vocabulary
 from tests import tiny
 
+StoreOf = Callable[[Recipe], Store]
 VOCAB_SIZE = 60
 SETTINGS = XLNet(num_layers=3, hidden_size=16, num_heads=2, feedforward_size=24, dropout=0.0, attention_dropout=0.0)
 WORDS = Vocabulary(VOCAB_SIZE, np.arange(VOCAB_SIZE) < 7, np.zeros(VOCAB_SIZE, bool), mask=6)
@@ -414,3 +419,57 @@ def test_parts_that_do_not_fit_are_refused_with_the_reason() -> None:
         dataclasses.replace(recipe, objectives=bert.objectives[:1])
     # The denoising ablation (DAE + Transformer-XL) is the same backbone, memory and all, with another noise.
     dataclasses.replace(recipe, noise=bert.noise, objectives=bert.objectives[:1])
+
+
+def test_compiled_blocks_take_the_fused_path_and_give_the_same_in_both_streams() -> None:
+    model = module(dataclasses.replace(SETTINGS, memory_length=10, reuse_length=HALF))
+    batch = batch_of(example(1), example(2), contiguous=True)
+    with torch.no_grad():
+        carry = model(batch).carry
+        expected = model(batch, carry)
+        for block in model.blocks:
+            block.compile(backend="eager", fullgraph=True)
+        found = model(batch, carry)
+    for name in ("hidden", "prediction"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-12)
+
+
+def step_with(recipe: Recipe, store: Store) -> dict[str, Tensor]:
+    """Run two steps, the second with what the first carries over, and backward; returns the gradients."""
+    torch.manual_seed(0)
+    model, loader = tiny.model(recipe, store), tiny.loader(recipe, store)
+    carry = None
+    for step in range(2):
+        (batch,) = loader.microbatches(step)
+        terms, carry = model(batch, carry)
+        assert {name: term.count for name, term in terms.items()} == model.counts(batch)
+    assert (carry is not None) == (recipe.backbone.memory_length > 0)
+    sum(term.sum / term.count for term in terms.values()).backward()
+    return {name: value.grad for name, value in model.named_parameters()}
+
+
+def test_next_sentences_beside_permutations_read_the_content_of_the_summary(store_of: StoreOf) -> None:
+    recipe = tiny.recipe("xlnet-tiny")
+    segmenter = dataclasses.replace(recipe.segmenter, labels=True)
+    recipe = dataclasses.replace(recipe, segmenter=segmenter, objectives=(PermutationLM(), NextSentence()))
+    gradients = step_with(recipe, store_of(recipe))
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())
+
+
+def test_masks_on_the_same_backbone_with_memory_are_the_denoising_ablation(store_of: StoreOf) -> None:
+    recipe, bert = tiny.recipe("xlnet-tiny"), tiny.recipe("bert-tiny")
+    recipe = dataclasses.replace(recipe, noise=bert.noise, objectives=bert.objectives[:1])
+    gradients = step_with(recipe, store_of(recipe))
+    missing = [name for name, gradient in gradients.items() if gradient is None]
+    assert missing == ["backbone.unknown"]
+
+
+@pytest.mark.parametrize(
+    "segmenter", [FullSentences(max_length=24), SentencePairs(max_length=24), Chunks(max_length=24)], ids=repr
+)
+def test_permutations_go_with_other_segmenters_without_memory(segmenter: Segmenter, store_of: StoreOf) -> None:
+    recipe = tiny.recipe("xlnet-tiny")
+    backbone = dataclasses.replace(recipe.backbone, memory_length=0)
+    recipe = dataclasses.replace(recipe, segmenter=segmenter, backbone=backbone)
+    gradients = step_with(recipe, store_of(recipe))
+    assert gradients["backbone.unknown"].abs().max() > 0
