@@ -37,7 +37,7 @@ def check_tag_metric(metric: str | None, labels: Sequence[str]) -> str:
     """
     known = ENTITIES if mark_entities(labels) else SINGLE
     if mark_entities(labels) and importlib.util.find_spec("seqeval") is None:
-        raise InputError("entities are measured by seqeval, which is not installed: pip install seqeval")
+        raise InputError("entities are measured by seqeval, which is not installed: pip install 'elision[tagging]'")
     if metric is None:
         return known[0]
     if metric not in known:
