@@ -11,10 +11,11 @@ from elision.progress import console
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """Read a Hugging Face folder (BERT or GPT-2) into a checkpoint that pretraining can go on from.
+    """Read a Hugging Face folder into a checkpoint that pretraining can go on from, or that predicts.
 
     Weights may be safetensors or .bin (read without running code), whole or in shards. Heads that the file lacks start
-    anew, and the command says so.
+    anew, and the command says so. A model that classifies, tags or answers keeps its head and labels for `elision
+    predict`; pretraining goes on from its backbone.
 
     For example:
 
@@ -51,7 +52,12 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"{imported.tokenizer_error} Name one with --tokenizer PATH.")
     write_checkpoint(imported, settings.out)
     numbers = sum(tensor.numel() for tensor in imported.tensors.values())
-    objectives = " + ".join(type(objective).__name__ for objective in imported.recipe.objectives)
+    kept = imported.recipe.objectives if imported.task is None else (imported.task.objective,)
+    objectives = " + ".join(type(objective).__name__ for objective in kept)
     console.print(f"{settings.folder} -> [bold]{settings.out}[/] ({quantity(numbers)} parameters, {objectives})")
     for note in imported.notes:
         console.print(f"[yellow]note:[/] {note}")
+    if imported.task is not None:
+        labels = f" ({', '.join(imported.task.labels[:6])}{', ...' if len(imported.task.labels) > 6 else ''})"
+        console.print(f"fine-tuned for {imported.task.type}{labels if imported.task.labels else ''}; next:")
+        console.print(f"  elision predict --model {settings.out} --data TABLE", markup=False, soft_wrap=True)

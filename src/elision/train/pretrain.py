@@ -106,7 +106,12 @@ def prepare_run(
     if earlier is not None:
         return dataclasses.replace(run, train=dataclasses.replace(earlier.recipe.train, **_watching(train)))
     if source is not None:
-        checkpoint.load_into(model, source.model.state_dict(), source.path)
+        weights = source.model.state_dict()
+        if source.task is not None:
+            # Of a fine-tuned model the backbone goes on; its head belongs to the task.
+            backbone = {f"backbone.{name}": value for name, value in source.model.backbone.standalone_state().items()}
+            weights = {name: backbone.get(name, value) for name, value in model.state_dict().items()} | backbone
+        checkpoint.load_into(model, weights, source.path)
     else:
         model.begin(store.tokenizer.symbols())
     if train.budget is not None:

@@ -4,8 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+import elision
 from elision.cli import main
+from elision.data.store import Store
+from elision.train.pretrain import prepare_run
+from tests import tiny
 from tests.unit.tasks import toy, toy_tags
 
 QUICK = ["--batch-size", "8", "--learning-rate", "3e-3", "--precision", "float32"]
@@ -131,3 +136,27 @@ def test_what_cannot_be_read_is_said_without_a_traceback(
     assert main(["finetune", "answer", "--data", str(tmp_path / "no.json"), *common]) == 2
     assert "There is no file" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_exported_and_imported_again_a_tagger_still_tags(
+    names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", names, str(tmp_path / "hf")]) == 0
+    assert main(["import", str(tmp_path / "hf"), str(tmp_path / "back")]) == 0
+    said = capsys.readouterr().err
+    assert "TokenClassification" in said and "fine-tuned for tagging (O, B-LOC, I-LOC, B-PER, I-PER)" in said
+    found = []
+    for model in (names, str(tmp_path / "hf"), str(tmp_path / "back")):
+        assert main(["predict", "--model", model, "me ba do su ki lu"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["tags"])
+    assert found[0] == found[1] == found[2] == ["O", "B-PER", "I-PER", "O", "B-LOC", "I-LOC"]
+
+
+def test_pretraining_goes_on_from_the_backbone_of_a_fine_tuned_model(
+    names: str, wordpiece_store: Store, tmp_path: Path
+) -> None:
+    tagger = elision.load(names)
+    run = prepare_run(tiny.recipe("bert-tiny"), wordpiece_store, tmp_path / "run", init_from=Path(names))
+    assert set(run.model.heads) == {"mlm", "nsp"}
+    for name, value in tagger.model.backbone.state_dict().items():
+        assert torch.equal(run.model.backbone.state_dict()[name], value), name
