@@ -34,7 +34,7 @@ from elision.train.settings import Train
 
 
 def tiny() -> Recipe:
-    """4 layers of width 256 sharing one block, 8,192 symbols, length 128: 1.5 M parameters."""
+    """4 layers of width 256 sharing one block, 8,192 symbols, length 128: 1.4 M parameters."""
     recipe = _albert("albert-tiny", num_layers=4, hidden_size=256, num_heads=4, dropout=0.0)
     return dataclasses.replace(
         recipe,

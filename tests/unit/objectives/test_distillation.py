@@ -467,3 +467,28 @@ def test_the_published_recipe_has_the_published_weights_and_layers() -> None:
     (objective,) = recipes.get("distilbert-base").objectives
     assert (objective.soft_weight, objective.weight, objective.cosine_weight, objective.temperature) == (5, 2, 1, 2)
     assert recipes.get("distilbert-base").noise.power == 0.7
+
+
+@pytest.mark.parametrize("name", ["deberta-base", "albert-tiny"])
+def test_any_encoder_of_masked_tokens_can_teach(name: str, store: Store, tmp_path: Path) -> None:
+    """DeBERTa predicts from a stream of its own, which it fills only where it is asked."""
+    recipe = dataclasses.replace(tiny.recipe(name), tokenizer=tiny.WORDPIECE)
+    save(recipe, store, tmp_path)
+    taught = changed(tmp_path, copy_layers=False)
+    model, batch = begun(taught, store).double(), batch_of(taught, store)
+    terms, _ = model(batch)
+    theirs = elision.load(tmp_path).model.double()
+    real = (batch.doc_ids > 0).flatten().nonzero()[:, 0]
+    everywhere = dataclasses.replace(batch, target_at=real, num_targets=len(real), needed_at=None)
+    with torch.no_grad():
+        scores, expected = (
+            torch.log_softmax(one.logits(everywhere).flatten(0, 1)[real] / 2, -1) for one in (model, theirs)
+        )
+        soft = 4 * F.kl_div(scores, expected, reduction="sum", log_target=True)
+    torch.testing.assert_close(terms["soft"].sum, soft, rtol=1e-9, atol=0)
+
+
+def test_a_teacher_whose_predictions_come_from_a_generator_is_refused(store: Store, tmp_path: Path) -> None:
+    save(dataclasses.replace(tiny.recipe("electra-tiny"), tokenizer=tiny.WORDPIECE), store, tmp_path)
+    with pytest.raises(InputError, match="predicts tokens by a network beside the one that is its result"):
+        begun(changed(tmp_path), store)
