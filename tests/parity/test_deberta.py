@@ -307,3 +307,22 @@ def test_parameter_counts_are_the_published_ones(name: str, count: int) -> None:
         theirs = getattr(transformers, f"{prefix}Model")(getattr(transformers, f"{prefix}Config")(**config))
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     assert sum(parameter.numel() for parameter in theirs.parameters()) == count
+
+
+def test_both_models_of_version_3_have_the_states_of_transformers_in_a_folder_each(tmp_path: Path) -> None:
+    recipe = tiny.recipe("deberta-v3-tiny")
+    model = reference.save_checkpoint(tmp_path / "ours", recipe, tokenizer_of(deberta_v2))
+    write_folder(elision.load(tmp_path / "ours"), tmp_path / "out")
+    ids, real = padded_input()
+    batch = heads.batch_of(ids, real, None)
+    # What fine-tuning reads: the generator's token table plus the difference.
+    assert model.backbone.embeddings.tokens.weight.any()
+    encoders = {"discriminator": model.backbone, "generator": model.heads["rtd"].generator.model}
+    for folder, encoder in encoders.items():
+        theirs = transformers.AutoModel.from_pretrained(tmp_path / "out" / folder).eval()
+        with torch.no_grad():
+            expected = theirs(ids, attention_mask=real.long()).last_hidden_state
+            reference.assert_close(encoder.eval()(batch).hidden[real], expected[real])
+    generator = elision.load(tmp_path / "out" / "generator")
+    assert generator.recipe.backbone.mask_decoder
+    reference.assert_close(generator.logits(ids, real)[real], elision.load(tmp_path / "ours").logits(ids, real)[real])
