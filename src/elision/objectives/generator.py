@@ -17,7 +17,7 @@ from elision.errors import InputError
 from elision.model.backbone import BackboneModel, BackboneSettings
 from elision.model.heads import MaskedHead
 from elision.model.transformer import ACTIVATIONS
-from elision.objectives.objective import Judged, Term, Terms
+from elision.objectives.objective import Term, Terms
 from elision.objectives.token_prediction import TokenPrediction
 
 GENERATOR_TERM = "generator"
@@ -148,12 +148,6 @@ class Replacing(TokenPrediction):
     def logits(self, head: nn.Module, backbone: BackboneModel, hidden: Tensor) -> Tensor:
         """Return the generator's scores [..., V] of every token for states [..., D] of the generator."""
         return head.generator.logits(backbone, hidden)
-
-
-def sampled_right(batch: Batch) -> dict[str, Judged]:
-    """Return how often the sample in a rewritten batch is the token that had stood there."""
-    inputs_N, targets_N = (ids.flatten().index_select(0, batch.target_at) for ids in (batch.inputs, batch.targets))
-    return {GENERATOR_TERM: Judged((inputs_N == targets_N).sum(), batch.num_targets)}
 
 
 def tokens_at(batch: Batch) -> Tensor:

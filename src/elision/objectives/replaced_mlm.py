@@ -20,7 +20,7 @@ from elision.errors import InputError
 from elision.model.backbone import BackboneModel, Output
 from elision.model.heads import CHUNK_NUMEL, MaskedHead
 from elision.model.transformer import ACTIVATIONS
-from elision.objectives.generator import GENERATOR_TERM, Generator, Replacing, sampled_right, tokens_at
+from elision.objectives.generator import GENERATOR_TERM, Generator, Replacing, tokens_at
 from elision.objectives.objective import Judged, Term, Terms
 
 
@@ -64,7 +64,7 @@ class ReplacedMLM(Replacing):
         return {self.name: Term(total, len(originals_N), self.weight)}
 
     def judge(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> dict[str, Judged]:
-        """Return how often the likeliest token is right; and how often the generator's sample is what stood there."""
+        """Return how often the likeliest token is right."""
         hidden_ND, inputs_N, originals_N = self._asked(output, batch)
         right = torch.zeros((), dtype=torch.long, device=inputs_N.device)
         step = max(1, CHUNK_NUMEL // backbone.vocab_size)
@@ -75,7 +75,7 @@ class ReplacedMLM(Replacing):
                 copied_N1 = head.copy(hidden_ND[part]).float().sigmoid()
                 share_NV = (share_NV * (1 - copied_N1)).scatter_add_(1, inputs_N[part, None], copied_N1)
             right += (share_NV.argmax(-1) == originals_N[part]).sum()
-        return {**sampled_right(batch), self.name: Judged(right, len(originals_N))}
+        return {self.name: Judged(right, len(originals_N))}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return how many tokens the generator restores, and how many the model predicts."""

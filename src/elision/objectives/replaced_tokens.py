@@ -20,7 +20,7 @@ from elision.data.frame import FRAMES
 from elision.errors import InputError
 from elision.model.backbone import BackboneModel, BackboneSettings, Output
 from elision.model.transformer import ACTIVATIONS
-from elision.objectives.generator import GENERATOR_TERM, Generator, Replacing, sampled_right, tokens_at
+from elision.objectives.generator import GENERATOR_TERM, Generator, Replacing, tokens_at
 from elision.objectives.objective import Judged, Term, Terms
 
 
@@ -64,10 +64,10 @@ class ReplacedTokens(Replacing):
         return {self.name: Term(total, self.counts(batch)[self.name], self.weight)}
 
     def judge(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> dict[str, Judged]:
-        """Return how often the likelier answer is right; and how often the generator's sample is what stood there."""
+        """Return how often the likelier answer is right. A generator's samples are no best answers, so none are judged."""
         logits_N, replaced_N = self._judged(head, output, batch)
         right = ((logits_N > 0) == replaced_N).sum()
-        return {**sampled_right(batch), self.name: Judged(right, len(replaced_N), replaced_N.long())}
+        return {self.name: Judged(right, len(replaced_N), replaced_N.long())}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return how many tokens the generator restores, and how many are judged."""

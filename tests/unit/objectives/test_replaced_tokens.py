@@ -213,7 +213,6 @@ def test_a_sample_that_equals_the_original_is_no_replacement(store_of: StoreOf) 
     for filled, num_replaced in ((same, 0), (one, 1)):
         judged = objective.judge(head, model.backbone, output, filled)
         assert int(judged["rtd"].labels.sum()) == num_replaced and len(judged["rtd"].labels) == batch.num_tokens
-        assert int(judged["generator"].right) == batch.num_targets - num_replaced
 
 
 def test_samples_follow_the_draws_of_the_batch_and_not_the_global_generator(store_of: StoreOf) -> None:
