@@ -50,7 +50,7 @@ class Highway(nn.Module):
     def forward(self, words_WF: Tensor) -> Tensor:
         """Return words of the same width."""
         gate_WF = torch.sigmoid(self.carry(words_WF))
-        return torch.lerp(words_WF, F.relu(self.transform(words_WF)), gate_WF)
+        return words_WF + gate_WF * (F.relu(self.transform(words_WF)) - words_WF)
 
 
 class WordEncoder(nn.Module):

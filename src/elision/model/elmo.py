@@ -202,16 +202,20 @@ class ElmoModel(nn.Module):
         return Output(self._with_summaries(self.mix(layers), batch), layers[-1][..., : self.settings.embedding_width])
 
     def _streams(self, batch: Batch, carry: dict[str, Tensor] | None, embedded: Tensor | None) -> Output:
-        words_BTP = self.embeddings(batch.inputs) if embedded is None else embedded
+        words_BTP = self._words(batch) if embedded is None else embedded
         forward, backward = words_BTP.chunk(2, 1)
         outputs, carry = self._run(torch.stack([forward, backward.flip(1)]).transpose(1, 2), None, carry)
         ahead, back = outputs[-1].transpose(1, 2)
         states_BTP = torch.cat([ahead, back.flip(1)], 1)
         return Output(states_BTP, states_BTP, carry)
 
+    def _words(self, batch: Batch) -> Tensor:
+        # Autocast ends where the LSTMs begin, whose sums over time want all their digits.
+        return self.embeddings(batch.inputs).to(self.layers[0].bias.dtype)
+
     def layer_states(self, batch: Batch, embedded: Tensor | None = None) -> list[Tensor]:
         """Return every layer of texts that both directions read, N + 1 of [B, T, D]; the first is the word, twice."""
-        words_BTP = self.embeddings(batch.inputs) if embedded is None else embedded
+        words_BTP = self._words(batch) if embedded is None else embedded
         inputs = torch.stack([words_BTP, words_BTP.flip(1)]).transpose(1, 2)
         keep = None if batch.whole_rows else _keep(batch.doc_ids).to(words_BTP.dtype)
         outputs, _ = self._run(inputs, keep, None)

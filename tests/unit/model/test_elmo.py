@@ -346,6 +346,20 @@ def test_weights_start_as_in_the_released_code() -> None:
     assert (layer.bias == 0).all() and layer.forget_bias == 1
 
 
+def test_half_precision_is_near_and_trains_every_weight() -> None:
+    torch.set_default_dtype(torch.float32)
+    model = built()
+    batch = streams([[0, 3, 4, 5]], [[6, 7, 8, 1]])
+    expected = model(batch).prediction
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch)
+        every = model.layer_states(texts([0, 3, 4, 1]))
+    assert output.prediction.dtype == torch.float32 and {layer.dtype for layer in every} == {torch.float32}
+    torch.testing.assert_close(output.prediction, expected, rtol=0, atol=0.02)
+    output.prediction.sum().backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("mix."))
+
+
 def test_a_mask_of_visible_words_is_refused() -> None:
     with pytest.raises(InputError, match="LSTM"):
         built()(texts([0, 3, 1]), visible=torch.ones(1, 3, 3, dtype=torch.bool))
