@@ -15,7 +15,7 @@ from elision.model.dropout import keep_mask, kept_share
 # Queries at a time: large enough for efficient products, small enough that few distances are computed for nothing and
 # that blocks skip what none of their queries may see.
 BLOCK_QUERIES = 128
-# What a score becomes that may not be seen. Finite, so that a query that sees nothing at all stays a number.
+# What is added to a score that may not be seen. Finite, so that a query that sees nothing at all stays a number.
 UNSEEN = -1e30
 
 
@@ -38,7 +38,11 @@ def attend_relative_in_blocks(
     """
     seed = int(torch.randint(2**62, ())) if dropout > 0 else 0
     blocks = _blocks(content.shape[2], key.shape[2], visible)
-    hidden = None if visible is None else ~visible
+    # On a CPU, adding this takes a tenth of the time that filling in by a mask does.
+    hidden = None
+    if visible is not None:
+        exact = torch.float64 if content.dtype == torch.float64 else torch.float32
+        hidden = (~visible).to(exact).mul_(UNSEEN)
     return _RelativeBlocks.apply(content, distance, key, value, distance_key, hidden, places, blocks, dropout, seed)
 
 
@@ -165,7 +169,7 @@ def _weights(
         score += by_distance.gather(3, places[:, start:stop, :seen].expand(heads, -1, -1, -1))
     if hidden is not None:
         past = key.shape[2] - hidden.shape[2]
-        score[..., past:].masked_fill_(hidden[:, start:stop, : seen - past], UNSEEN)
+        score[..., past:] += hidden[:, start:stop, : seen - past]
     return torch.softmax(score, -1)
 
 
