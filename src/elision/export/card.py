@@ -50,12 +50,14 @@ def write(loaded: Loaded, config: dict[str, Any], facts: Facts, name: str, num_p
     task, auto = next(value for ending, value in _TASKS.items() if architecture.endswith(ending))
     header = ["---", "library_name: transformers", f"pipeline_tag: {task}", "tags:", "- elision"]
     header += [f"- {config['model_type']}", "---"]
+    languages = loaded.recipe.languages
+    language = (loaded.recipe.default_language or languages[0]) if languages else None
     parts = [
         "\n".join(header),
         f"# {name}",
         f"A `{architecture}` of {num_parameters:,} parameters, {_made(loaded, facts)} by elision "
         f"{elision.__version__}.",
-        f"## Use\n\n```python\n{_use(architecture, auto, name, loaded.recipe.languages)}\n```",
+        f"## Use\n\n```python\n{_use(architecture, auto, name, language)}\n```",
         f"## Recipe\n\n{_table(('part', 'what'), _recipe_rows(loaded))}",
     ]
     data = _data_rows(facts)
@@ -102,7 +104,7 @@ _TASKS = {
 }
 
 
-def _use(architecture: str, auto: str, name: str, languages: tuple[str, ...]) -> str:
+def _use(architecture: str, auto: str, name: str, language: str | None) -> str:
     lines = [
         f"from transformers import {auto}, AutoTokenizer",
         "",
@@ -111,10 +113,10 @@ def _use(architecture: str, auto: str, name: str, languages: tuple[str, ...]) ->
     ]
     if architecture == "BertForPreTraining":
         lines += ["# AutoModelForPreTraining loads the head over sentence pairs as well."]
-    if languages:
+    if language is not None:
         lines += [
-            "# It was told the language of every token; tell it, too:",
-            f'# langs=torch.full_like(input_ids, model.config.lang2id["{languages[-1]}"])',
+            "# It was told the language of every token. Pass it on:",
+            f'# langs=torch.full_like(input_ids, model.config.lang2id["{language}"])',
         ]
     if not architecture.endswith("SequenceClassification"):
         lines += ["", "import elision", "", f'model = elision.load("{name}")']
