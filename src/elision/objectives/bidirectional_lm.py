@@ -5,6 +5,7 @@ B rows, T tokens, P width of one direction.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.errors import InputError
 from elision.model.backbone import BackboneModel, Output
-from elision.objectives.objective import Term, Terms
+from elision.model.heads import CHUNK_NUMEL
+from elision.objectives.objective import Judged, Term, Terms
 from elision.objectives.sampled_softmax import SampledSoftmaxHead
 from elision.objectives.token_prediction import TokenPrediction
 from elision.text.words import UNKNOWN
@@ -58,16 +60,31 @@ class BidirectionalLM(TokenPrediction):
 
     def after(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> Terms:
         """Return the terms of both directions."""
-        targets_BT = torch.where(batch.targets < len(head.weight), batch.targets, UNKNOWN)
         terms: Terms = {}
+        for name, states_NP, targets_N in self._sides(head, output, batch):
+            total = head.loss(states_NP, targets_N)
+            if total.requires_grad and self.gradient_scale != 1:
+                total.register_hook(lambda gradient: gradient * self.gradient_scale)
+            terms[name] = Term(total, len(targets_N), self.weight / 2)
+        return terms
+
+    def judge(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> dict[str, Judged]:
+        """Return how often the likeliest word of each direction is the right one."""
+        found = {}
+        step = max(1, CHUNK_NUMEL // len(head.weight))
+        for name, states_NP, targets_N in self._sides(head, output, batch):
+            parts = zip(states_NP.split(step), targets_N.split(step))
+            right = sum((head.logits(states).argmax(-1) == targets).sum() for states, targets in parts)
+            found[name] = Judged(right, len(targets_N))
+        return found
+
+    def _sides(self, head: nn.Module, output: Output, batch: Batch) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield the name, the states [N, P] and the targets [N] of each direction, rare targets as <UNK>."""
+        targets_BT = torch.where(batch.targets < len(head.weight), batch.targets, UNKNOWN)
         for name, states_BTP, targets in zip(
             ("forward", "backward"), output.prediction.chunk(2, 1), targets_BT.chunk(2, 1)
         ):
-            total = head.loss(states_BTP.flatten(0, 1), targets.flatten())
-            if total.requires_grad and self.gradient_scale != 1:
-                total.register_hook(lambda gradient: gradient * self.gradient_scale)
-            terms[name] = Term(total, targets.numel(), self.weight / 2)
-        return terms
+            yield name, states_BTP.flatten(0, 1), targets.flatten()
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return how many words each direction predicts: windows of streams are always full."""

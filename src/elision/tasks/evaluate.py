@@ -178,15 +178,19 @@ def true_contexts(batch: Batch, restores: str, special: np.ndarray) -> tuple[np.
         original = np.where(special[original], UNKNOWN, original)
     # The nearest token to the left of a place that is restored is one before it; of a next token, the place itself.
     shift = 1 if in_place else 0
+    at = batch.target_at.numpy()
+    if restores == "neighbouring":
+        # Of two streams only the first is read forward, as the baselines read.
+        at = at[documents.reshape(-1)[at] == 1]
     columns = []
     for back in (shift + 1, shift):
         seen = np.full_like(original, UNKNOWN)
         width = original.shape[1] - back
         same = documents[:, back:] == documents[:, :width]
         seen[:, back:] = np.where(same, original[:, :width], UNKNOWN)
-        columns.append(seen.reshape(-1)[batch.target_at.numpy()])
+        columns.append(seen.reshape(-1)[at])
     farther, nearer = columns
-    return targets.reshape(-1)[batch.target_at.numpy()], np.stack([np.where(nearer < 0, UNKNOWN, farther), nearer], 1)
+    return targets.reshape(-1)[at], np.stack([np.where(nearer < 0, UNKNOWN, farther), nearer], 1)
 
 
 def _baselines(grams: NgramModel, term: str, places: _Places, bits_per_nat: float) -> list[Measured]:

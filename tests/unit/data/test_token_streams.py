@@ -131,3 +131,16 @@ def test_a_split_shorter_than_a_window_is_refused(store: Store) -> None:
         TokenStreams(max_length=10_000).plan(store.split("train"), store.tokenizer.vocabulary, seed=1, lookahead=2)
     with pytest.raises(InputError, match="max_length is 1"):
         TokenStreams(max_length=1)
+
+
+def test_baselines_are_asked_for_the_forward_stream_alone() -> None:
+    from elision.data.batch import collate
+    from elision.data.example import Example
+    from elision.tasks.evaluate import true_contexts
+
+    words = tiny.tokenizer(WORDS).vocabulary
+    example = Example(np.array([0, 10, 11, 0, 1, 12, 13, 1]), np.zeros(8, bool), doc_ids=np.repeat([1, 2], 4))
+    batch = collate([Neighbours()(example, words, generator(0, "noise"))], pad_id=0, packing=False, contiguous=True)
+    targets, contexts = true_contexts(batch, "neighbouring", words.special)
+    assert targets.tolist() == [10, 11, 1]
+    assert contexts[1:].tolist() == [[0, 10], [10, 11]]

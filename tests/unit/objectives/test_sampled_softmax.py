@@ -134,6 +134,10 @@ def test_rare_words_are_predicted_as_unknown_and_directions_are_terms_of_their_o
     half = targets.shape[1] // 2
     torch.testing.assert_close(terms["forward"].sum, losses[:, :half].sum())
     torch.testing.assert_close(terms["backward"].sum, losses[:, half:].sum())
+    judged = model.judge(model.run(batch))
+    hits = logits.argmax(-1) == targets
+    assert int(judged["forward"].right) == int(hits[:, :half].sum())
+    assert int(judged["backward"].right) == int(hits[:, half:].sum())
     assert [term.weight for term in terms.values()] == [0.5, 0.5]
     assert [term.count for term in terms.values()] == [half * len(targets)] * 2
 
