@@ -33,7 +33,9 @@ def test_words_of_a_task_are_learned_saved_and_read_again(pretrained: Path, tmp_
     result = finetune_classifier(pretrained, ROWS, ROWS[:6], tmp_path / "run", settings)
     assert result.metrics["accuracy"] == 1.0
     tuned = elision.load(tmp_path / "run")
-    assert {"wonderful", "dreadful"} <= set(tuned.tokenizer.symbols()[size:]) <= {"bado", "kilu", "wonderful", "dreadful"}
+    assert (
+        {"wonderful", "dreadful"} <= set(tuned.tokenizer.symbols()[size:]) <= {"bado", "kilu", "wonderful", "dreadful"}
+    )
     assert tuned.model.backbone.embeddings.spellings.shape[0] == tuned.tokenizer.vocabulary.size
     assert tuned.model.backbone.mix.weights.abs().max() > 0, "the mix was trained"
 
