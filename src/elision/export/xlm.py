@@ -160,6 +160,9 @@ def fits(recipe: Recipe, heads: tuple[str, ...]) -> bool:
     """Tell whether this is the layout for such a model: language embeddings, or an output layer of table and bias."""
     if not isinstance(recipe.backbone, Transformer) or any(isinstance(each, MaskedLM) for each in recipe.objectives):
         return False
+    if recipe.backbone.visibility == "causal" and heads == ("classification",):
+        # Their classifier reads the first token, which has seen nothing in a causal model; ours reads the last.
+        return False
     biased = any(isinstance(each, TiedLM) or (isinstance(each, CausalLM) and each.bias) for each in recipe.objectives)
     return biased or recipe.backbone.num_languages > 1
 
