@@ -127,10 +127,10 @@ class View:
     def introduce(self, run: Run, started_at: int) -> None:
         """Say what will be trained."""
         parameters = quantity(run.model.num_parameters())
-        kinds = [f"{len(run.data.plan):,}", *(f"{len(turn.plan):,} of {turn.turn}" for turn in run.data.turns)]
+        turns = ", ".join(f"{len(turn.plan):,} of {turn.turn}" for turn in run.data.turns)
         console.print(
             f"[bold]{run.folder}[/]: {parameters} parameters, {run.train.steps} steps of {run.train.batch_size} examples "
-            f"({', '.join(kinds)} in an epoch{', in turn' if run.data.turns else ''}) on {run.device}"
+            f"({len(run.data.plan):,} in an epoch{f', in turn with {turns}' if turns else ''}) on {run.device}"
         )
         if started_at:
             console.print(f"[yellow]going on from step {started_at}[/]")
