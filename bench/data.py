@@ -12,10 +12,9 @@ from typing import Literal
 import numpy as np
 
 from elision.data.batch import Batch, collate
-from elision.data.example import NO_TARGET, Example
+from elision.data.example import Example
 from elision.data.loader import Loader
-from elision.data.noise import NextToken
-from elision.data.order import generator, shuffled
+from elision.data.order import shuffled
 from elision.data.store import MANIFEST, Store
 from elision.recipe import Recipe
 from elision.text.docstrings import parse, source_files
@@ -32,15 +31,16 @@ FILE_STRIDE = 6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Work:
-    """One step's data for both sides. `theirs` holds int64 arrays by the names that transformers gives them."""
+    """One step's data for both sides: packed for ours, one example to a row for the other."""
 
     ours: Batch
-    theirs: dict[str, np.ndarray]
+    padded: Batch
 
 
 def store_for(recipe: Recipe, folder: Path) -> Store:
     """Open the store for a recipe in `folder`; where there is none, make one of the installed documentation."""
-    path = folder / f"{type(recipe.tokenizer).__name__.lower()}-store"
+    spec = recipe.tokenizer
+    path = folder / "-".join([type(spec).__name__.lower(), *([spec.layout] if hasattr(spec, "layout") else []), "store"])
     if (path / MANIFEST).is_file():
         return Store.open(path)
     texts = tuple(
@@ -77,8 +77,7 @@ def _real(recipe: Recipe, store: Store) -> Iterator[Example]:
     loader = loader_for(recipe, store, rows=1)
     for place in range(len(loader.plan)):
         index = int(shuffled(np.array([place]), len(loader.plan), loader.seed, "epoch", 0)[0])
-        rng = generator(loader.seed, "noise", 0, index)
-        yield loader.noise(loader.plan.example(index), loader.vocabulary, rng)
+        yield loader.example(0, index)
 
 
 def _random(recipe: Recipe, lengths: Lengths) -> Iterator[Example]:
@@ -97,22 +96,10 @@ def _random(recipe: Recipe, lengths: Lengths) -> Iterator[Example]:
             frame[[0, length // 2, -1]] = True
             inputs[frame] = [2, 3, 3]
             types, label = (np.arange(len(inputs)) > length // 2).astype(np.int64), int(rng.random() < 0.5)
-        yield recipe.noise(Example(inputs, frame, type_ids=types, label=label), vocabulary, rng)
+        example = recipe.noise(Example(inputs, frame, type_ids=types, label=label), vocabulary, rng)
+        yield dataclasses.replace(example, draws=rng.random(len(example)))
 
 
 def _laid_out(recipe: Recipe, examples: list[Example]) -> Work:
     ours = collate(examples, pad_id=0, row_length=recipe.segmenter.max_length)
-    padded = collate(examples, pad_id=0, packing=False)
-    theirs = {
-        "input_ids": padded.inputs.numpy(),
-        "attention_mask": (padded.doc_ids > 0).long().numpy(),
-        "labels": padded.targets.numpy(),
-    }
-    if isinstance(recipe.noise, NextToken):
-        # Their loss shifts the labels by itself.
-        theirs["labels"] = np.where(theirs["attention_mask"] > 0, theirs["input_ids"], NO_TARGET)
-    if padded.type_ids is not None:
-        theirs["token_type_ids"] = padded.type_ids.numpy()
-    if padded.labels is not None:
-        theirs["next_sentence_label"] = padded.labels.numpy()
-    return Work(ours, theirs)
+    return Work(ours, collate(examples, pad_id=0, packing=False))

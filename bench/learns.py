@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = [json.loads(file.read_text()) for name in SYSTEMS if (file := RESULTS / f"{name}.json").is_file()]
     report.print_table("what small runs learn", COLUMNS, [cells(result) for result in results])
     if options.write_readme:
-        report.write_learns(report.markdown_table(COLUMNS, [cells(result) for result in results]))
+        report.write_section("learns", COLUMNS, [cells(result) for result in results])
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:

@@ -51,7 +51,8 @@ def measure(
 ) -> dict[str, float | str]:
     """Measure one recipe; returns a row of the table. The ratio is the median over rounds."""
     precision = "bfloat16" if compute_dtype("auto", torch.device("cpu")) == torch.bfloat16 else "float32"
-    trainer = Ours(Settings(recipe, precision, num_threads=num_threads), [Work(loader.microbatches(0)[0], {})])
+    (batch,) = loader.microbatches(0)
+    trainer = Ours(Settings(recipe, precision, num_threads=num_threads), [Work(batch, batch)])
     trainer.step()
     loader_rate(loader, 0, seconds / 4)
     made, read = [], []

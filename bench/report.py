@@ -100,9 +100,14 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python -m bench", *sys.argv[1:]]),
+        "command": " ".join(["python -m", _module(), *sys.argv[1:]]),
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
+
+
+def _module() -> str:
+    name = Path(sys.argv[0]).stem
+    return "bench" if name in ("__main__", "pytest") else f"bench.{name}"
 
 
 def _cpu_model() -> str:
@@ -132,23 +137,26 @@ def write_readme(results: Row, readme: Path = README) -> None:
     write_text(readme, f"{before}{BEGIN}\n{markdown(results)}\n{END}{after}")
 
 
-def write_learns(table: str, readme: Path = README) -> None:
-    """Put the table of `bench.learns` between its two markers of bench/README.md."""
-    begin, end = "<!-- learns: begin -->", "<!-- learns: end -->"
+def write_section(name: str, columns: Sequence[str], lines: Sequence[Sequence[str]], readme: Path = README) -> None:
+    """Put a table between the two markers of that name of bench/README.md, with the machine and the command above it."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, rest = readme.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
-    write_text(readme, f"{before}{begin}\n{table}\n{end}{after}")
+    write_text(readme, f"{before}{begin}\n{_where(machine())}\n\n{markdown_table(columns, lines)}\n{end}{after}")
+
+
+def _where(about: dict[str, Any]) -> str:
+    device = "" if about["device"] == "cpu" else f" {about['device']}."
+    return (
+        f"{about['date']}, `{about['command']}`, {about['num_cores']} cores of {about['cpu']}.{device} "
+        f"Python {about['python']}, torch {about['torch']}, transformers {about['transformers']}; "
+        f"load average before the start {about['load_before']:.1f}."
+    )
 
 
 def markdown(results: Row) -> str:
     """Return the results as Markdown."""
-    about = results["machine"]
-    device = "" if about["device"] == "cpu" else f" {about['device']}."
-    parts = [
-        f"{about['date']}, `{about['command']}`, {about['num_cores']} cores of {about['cpu']}.{device} "
-        f"Python {about['python']}, torch {about['torch']}, transformers {about['transformers']}; "
-        f"load average before the start {about['load_before']:.1f}."
-    ]
+    parts = [_where(results["machine"])]
     if results.get("pretrain"):
         parts.append(markdown_table(PRETRAIN_COLUMNS, [pretrain_cells(row) for row in results["pretrain"]]))
     if results.get("loader"):

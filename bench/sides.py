@@ -1,17 +1,20 @@
 """One training step, twice: ours, and that of the usual script over `transformers`.
 
 Both: forward under autocast, the model's own loss, backward, clipping at norm 1, AdamW. What `transformers` is handed is
-what its collators make, and what it does is its default: sdpa attention, logits at every place.
+what its collators make, and what it does is its default: its fastest attention, logits at every place.
 """
 
 import dataclasses
+import inspect
 
 import torch
 
+from bench import peers
 from bench.data import Work
 from bench.pairs import Side, resident_bytes
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
+from elision.train.clipping import clip_, parts_of
 from elision.train.metrics import matmul_peak
 from elision.train.precision import autocast
 
@@ -84,7 +87,7 @@ class Ours(_Timed):
         self.batches = [work.ours.to(self.device) for work in works]
         self.model = LanguageModel(recipe.backbone, recipe.objectives, recipe.tokenizer.vocab_size).to(self.device)
         self.model.train()
-        self.parameters = list(self.model.parameters())
+        self.parts = parts_of(self.model, recipe.train.optimizer.clip_apart)
         self.optimizer = recipe.train.optimizer.build(self.model)
         self.forward = torch.compile(self.model) if settings.compiled else self.model
         self._built()
@@ -96,7 +99,7 @@ class Ours(_Timed):
             terms, _ = self.forward(batch, None)
         loss = sum(term.sum * (term.weight / max(1, term.count)) for term in terms.values())
         loss.backward()
-        optimizer.clip_(self.parameters)
+        clip_(self.parts, optimizer.clip_norm)
         optimizer.prepare(self.optimizer, self._turn, 1e-4)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -117,12 +120,16 @@ class Theirs(_Timed):
 
     def __init__(self, settings: Settings, works: list[Work]):
         super().__init__(settings, len(works))
-        self.model = peer_model(settings.recipe).to(self.device).train()
-        taken = {"input_ids", "attention_mask", "labels", "token_type_ids"}
-        if len(settings.recipe.objectives) > 1:
-            taken.add("next_sentence_label")
+        peer = peers.build(settings.recipe)
+        self.model = peer.module.to(self.device).train()
+        accepted = inspect.signature(self.model.forward).parameters
+        takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in accepted.values())
         self.batches = [
-            {name: torch.from_numpy(array).to(self.device) for name, array in work.theirs.items() if name in taken}
+            {
+                name: value.to(self.device)
+                for name, value in peer.arguments(work.padded).items()
+                if name in accepted or (takes_all and name == "token_type_ids")
+            }
             for work in works
         ]
         fused = True if settings.fused_optimizer else None
@@ -139,40 +146,3 @@ class Theirs(_Timed):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._wait()
-
-
-def peer_model(recipe: Recipe) -> torch.nn.Module:
-    """Return the `transformers` model of the same shape, dropout and objectives, with random weights."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    backbone, vocab_size = recipe.backbone, recipe.tokenizer.vocab_size
-    if backbone.visibility == "causal":
-        config = transformers.GPT2Config(
-            vocab_size=vocab_size,
-            n_positions=backbone.max_length,
-            n_embd=backbone.hidden_size,
-            n_layer=backbone.num_layers,
-            n_head=backbone.num_heads,
-            n_inner=backbone.feedforward_size,
-            resid_pdrop=backbone.dropout,
-            embd_pdrop=backbone.dropout,
-            attn_pdrop=backbone.attention_dropout,
-            bos_token_id=None,
-            eos_token_id=None,
-            # The cache of keys and values serves decoding; training scripts switch it off.
-            use_cache=False,
-        )
-        return transformers.GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")
-    config = transformers.BertConfig(
-        vocab_size=vocab_size,
-        max_position_embeddings=backbone.max_length,
-        hidden_size=backbone.hidden_size,
-        num_hidden_layers=backbone.num_layers,
-        num_attention_heads=backbone.num_heads,
-        intermediate_size=backbone.feedforward_size,
-        hidden_dropout_prob=backbone.dropout,
-        attention_probs_dropout_prob=backbone.attention_dropout,
-    )
-    kind = transformers.BertForPreTraining if len(recipe.objectives) > 1 else transformers.BertForMaskedLM
-    return kind._from_config(config, attn_implementation="sdpa")

@@ -68,11 +68,11 @@ def test_both_sides_read_the_same_tokens_and_targets(name: str, lengths: str, wo
     recipe = toy(name)
     store = wordpiece_store if name == "bert-tiny" and lengths == "real" else None
     for work in works(recipe, store, lengths, rows=4, count=2):
-        seen = work.theirs["attention_mask"] > 0
+        seen = work.padded.doc_ids.numpy() > 0
         ours, held = work.ours.inputs.numpy(), work.ours.doc_ids.numpy() > 0
-        assert sorted(ours[held]) == sorted(work.theirs["input_ids"][seen])
+        assert sorted(ours[held]) == sorted(work.padded.inputs.numpy()[seen])
         if name == "bert-tiny":
-            theirs = work.theirs["labels"]
+            theirs = work.padded.targets.numpy()
             mine = work.ours.targets.numpy()
             assert sorted(mine[mine != NO_TARGET]) == sorted(theirs[theirs != NO_TARGET])
         if lengths == "full":

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from elision.data.batch import Batch, collate
+from elision.data.example import Example
 from elision.data.mixing import MixedPlan
 from elision.data.noise import Noise
 from elision.data.order import generator, shuffled, shuffled_epochs
@@ -119,17 +120,19 @@ class Loader:
                 for future in ahead:
                     future.cancel()
 
+    def example(self, epoch: int, index: int) -> Example:
+        """Build example `index` of the plan with its noise of an epoch."""
+        rng = generator(self.seed, "noise", epoch, index)
+        example = self.noise(self.plan.example(index), self.vocabulary, rng)
+        if example.languages is not None:
+            known = None if self.languages is None else self.languages[example.languages]
+            example = dataclasses.replace(example, languages=known)
+        if self.noise.restores == "masked":
+            example = dataclasses.replace(example, draws=rng.random(len(example)))
+        return example
+
     def _build(self, epochs: np.ndarray, indices: np.ndarray) -> Batch:
-        examples = []
-        for epoch, index in zip(epochs.tolist(), indices.tolist()):
-            rng = generator(self.seed, "noise", epoch, index)
-            example = self.noise(self.plan.example(index), self.vocabulary, rng)
-            if example.languages is not None:
-                known = None if self.languages is None else self.languages[example.languages]
-                example = dataclasses.replace(example, languages=known)
-            if self.noise.restores == "masked":
-                example = dataclasses.replace(example, draws=rng.random(len(example)))
-            examples.append(example)
+        examples = [self.example(epoch, index) for epoch, index in zip(epochs.tolist(), indices.tolist())]
         pad_id = self.vocabulary.pad if self.vocabulary.pad is not None else 0
         batch = collate(
             examples,
