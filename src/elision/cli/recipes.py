@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from elision import recipes
 from elision.errors import InputError
+from elision.model.elmo import Elmo
 from elision.progress import quantity
 from elision.recipe import Recipe, to_plain
 from elision.show.parts import field_docs, paragraphs, parts_of
@@ -84,14 +85,17 @@ def facts(recipe: Recipe) -> dict[str, Any]:
 
 
 def export_class(recipe: Recipe) -> str | None:
-    """Return the Hugging Face class that the recipe exports as; None where it cannot be exported."""
-    from elision.export import families
+    """Return the Hugging Face class that the recipe exports as, or other files; None where it cannot be exported."""
+    from elision.export import families, generators
 
+    if isinstance(recipe.backbone, Elmo):
+        return "bilm files"
+    heads = tuple(objective.name for objective in recipe.objectives if not objective.pretraining_only)
     try:
-        family = families.of_recipe(recipe, tuple(objective.name for objective in recipe.objectives))
+        family = families.of_recipe(recipe, heads)
     except InputError:
         return None
-    return family.ARCHITECTURES.get(tuple(objective.name for objective in recipe.objectives))
+    return generators.class_names(recipe.objectives, family.ARCHITECTURES)
 
 
 def print_table(known: list[Recipe], console: Console) -> None:
@@ -143,7 +147,19 @@ def differences(first: Recipe, other: Recipe) -> Iterator[str]:
             continue
         for name, value in two.settings.items():
             if value != one.settings[name] and name != "max_length":
-                yield name if value is True else f"{name}={value}"
+                yield from _difference(name, one.settings[name], value)
+
+
+def _difference(name: str, first: object, other: object) -> Iterator[str]:
+    if dataclasses.is_dataclass(other) and type(first) is type(other):
+        for field in dataclasses.fields(other):
+            values = getattr(first, field.name), getattr(other, field.name)
+            if values[0] != values[1]:
+                yield from _difference(f"{name}.{field.name}", *values)
+    elif dataclasses.is_dataclass(other):
+        yield type(other).__name__
+    else:
+        yield name if other is True else f"{name}={other:.3g}" if isinstance(other, float) else f"{name}={other}"
 
 
 def print_recipe(recipe: Recipe, console: Console) -> None:

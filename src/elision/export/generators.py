@@ -5,7 +5,7 @@ them in training or not.
 """
 
 import dataclasses
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
-from elision.objectives import MaskedLM, ReplacedTokens
+from elision.objectives import MaskedLM, Objective, ReplacedTokens
 from elision.objectives.generator import Generator, Replacing
 from elision.recipe import Recipe
 
@@ -43,15 +43,13 @@ def parts_of(recipe: Recipe, model: LanguageModel, classes: Container[tuple[str,
     The main model keeps the head that judges tokens, where `classes` (by heads) has one with it. One that was trained to
     predict tokens is written without a head, since what it reads in training is no text with masks.
     """
-    objectives = [objective for objective in model.objectives if not objective.pretraining_only]
-    replacing = next((objective for objective in objectives if isinstance(objective, Replacing)), None)
+    replacing = _replacing(model.objectives)
     state = {
         **{f"backbone.{name}": value for name, value in model.backbone.standalone_state().items()},
         **{name: value for name, value in model.state_dict().items() if name.startswith("heads.")},
     }
     judges = isinstance(replacing, ReplacedTokens)
-    keeps_head = judges and (replacing.name,) in classes
-    kept = [objective.name for objective in objectives if keeps_head or objective is not replacing]
+    kept = kept_heads(model.objectives, classes)
     heads = tuple(f"heads.{name}." for name in kept)
     main = {
         name: value
@@ -59,11 +57,30 @@ def parts_of(recipe: Recipe, model: LanguageModel, classes: Container[tuple[str,
         if name.startswith(("backbone.", *heads)) and not name.startswith("heads.rtd.generator.")
     }
     if replacing is None:
-        return [Part("", recipe, tuple(kept), main)]
+        return [Part("", recipe, kept, main)]
     return [
-        Part(DISCRIMINATOR if judges else ENCODER, recipe, tuple(kept), main),
+        Part(DISCRIMINATOR if judges else ENCODER, recipe, kept, main),
         Part(GENERATOR, generator_recipe(recipe, replacing), ("mlm",), _generator_state(model, replacing, state)),
     ]
+
+
+def kept_heads(objectives: Sequence[Objective], classes: Container[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the heads that the main model of an export keeps."""
+    replacing = _replacing(objectives)
+    keeps = isinstance(replacing, ReplacedTokens) and (replacing.name,) in classes
+    return tuple(each.name for each in objectives if not each.pretraining_only and (keeps or each is not replacing))
+
+
+def class_names(objectives: Sequence[Objective], architectures: Mapping[tuple[str, ...], str]) -> str | None:
+    """Return the class that a model is written as, "and" that of its generator; None where there is none."""
+    name = architectures.get(kept_heads(objectives, architectures))
+    if name is None or _replacing(objectives) is None:
+        return name
+    return f"{name} and {architectures['mlm',]}"
+
+
+def _replacing(objectives: Sequence[Objective]) -> Replacing | None:
+    return next((objective for objective in objectives if isinstance(objective, Replacing)), None)
 
 
 def generator_recipe(recipe: Recipe, objective: Replacing) -> Recipe:
