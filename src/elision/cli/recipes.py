@@ -15,8 +15,9 @@ from rich.tree import Tree
 from elision import recipes
 from elision.errors import InputError
 from elision.model.elmo import Elmo
+from elision.plain import to_plain
 from elision.progress import quantity
-from elision.recipe import Recipe, to_plain
+from elision.recipe import Recipe
 from elision.show.parts import field_docs, paragraphs, parts_of
 
 # What most backbones have; one that lacks a number shows none.

@@ -7,7 +7,7 @@ from typing import Any
 
 import elision
 from elision.loaded import Loaded
-from elision.recipe import to_plain
+from elision.plain import to_plain
 from elision.tasks.task import AnyTask
 from elision.train.metrics import read_metrics
 

@@ -23,7 +23,8 @@ from elision.data.order import derive_seed
 from elision.data.store import Split, Store
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
-from elision.recipe import Recipe, to_plain
+from elision.plain import to_plain
+from elision.recipe import Recipe
 from elision.text.vocabulary import Vocabulary
 from elision.train import checkpoint
 from elision.train.about import write_about
