@@ -25,7 +25,7 @@ PAIRS = [("ba do ki.", "lu me"), ("no", "ra su ti ve ba do."), ("ki lu", "me")]
 
 def save_fine_tuned(folder: Path, name: str, task: Task) -> None:
     recipe = tiny.recipe(name)
-    tokenizer = tiny.tokenizer(tiny.WORDPIECE if name.startswith("bert") else tiny.BYTES)
+    tokenizer = tiny.tokenizer(recipe.tokenizer)
     folder.mkdir()
     recipe.save(folder / "recipe.json")
     tokenizer.save(folder / "tokenizer")
@@ -39,7 +39,19 @@ def save_fine_tuned(folder: Path, name: str, task: Task) -> None:
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 @pytest.mark.parametrize(
     "name, architecture",
-    [("bert-tiny", "BertForSequenceClassification"), ("gpt2-tiny", "GPT2ForSequenceClassification")],
+    [
+        ("bert-tiny", "BertForSequenceClassification"),
+        ("gpt2-tiny", "GPT2ForSequenceClassification"),
+        ("roberta-tiny", "RobertaForSequenceClassification"),
+        ("xlm-r-tiny", "XLMRobertaForSequenceClassification"),
+        ("spanbert-tiny", "BertForSequenceClassification"),
+        ("albert-tiny", "AlbertForSequenceClassification"),
+        ("electra-tiny", "ElectraForSequenceClassification"),
+        ("distilbert-tiny", "DistilBertForSequenceClassification"),
+        ("deberta-tiny", "DebertaForSequenceClassification"),
+        ("deberta-v3-tiny", "DebertaV2ForSequenceClassification"),
+        ("xlnet-tiny", "XLNetForSequenceClassification"),
+    ],
 )
 def test_auto_class_scores_a_padded_batch_of_texts_as_we_do(
     name: str, architecture: str, kind: str, pair: bool, tmp_path: Path
