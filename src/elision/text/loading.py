@@ -8,6 +8,8 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from elision.errors import InputError
+from elision.text.normalizing import bert_normalizer
+from elision.text.templates import bert_template, roberta_template
 from elision.text.vocabulary import ROLES
 
 # What a folder may hold, the most exact first.
@@ -72,8 +74,6 @@ def roles_of(raw: tokenizers.Tokenizer, folder: Path) -> dict[str, str]:
 
 def read_vocab_txt(file: Path) -> tuple[tokenizers.Tokenizer, str]:
     """Read BERT's vocab.txt, one symbol a line. Case comes from tokenizer_config.json, else from the entries."""
-    from elision.text.tokenizer import bert_normalizer, bert_template
-
     lines = file.read_text(encoding="utf-8").split("\n")
     symbols = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
     if "[UNK]" not in symbols:
@@ -97,8 +97,6 @@ def read_vocab_txt(file: Path) -> tuple[tokenizers.Tokenizer, str]:
 
 def read_bpe(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
     """Read GPT-2's or RoBERTa's vocab.json and merges.txt."""
-    from elision.text.tokenizer import roberta_template
-
     if not merges.exists():
         raise InputError(f"{vocab} needs its merges beside it: {merges.name} is missing in {vocab.parent}.")
     raw = tokenizers.Tokenizer(models.BPE.from_file(str(vocab), str(merges)))

@@ -9,20 +9,15 @@ from collections.abc import Iterable
 from typing import Literal
 
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from elision.errors import InputError
+from elision.text.normalizing import bert_normalizer, unigram_normalizer
+from elision.text.templates import bert_template, roberta_template, unigram_template, xlm_template
 from elision.text.trained import Tokenizer
 from elision.text.words import Words
 
 __all__ = ["ByteLevelBPE", "Tokenizer", "TokenizerSpec", "Unigram", "WordPiece", "Words"]
-
-# NFD turns each accented Latin or Greek letter into a letter and marks of this block, which alone are removed: Hangul
-# (jamo), kana (U+3099) and the vowel signs of Indic scripts keep theirs and NFC puts them together again.
-_LATIN_ACCENTS = b"(?<=[\\p{Latin}\\p{Greek}])[\\u0300-\\u036f]+".decode("unicode_escape")
-
-# The spaces of Unicode that SentencePiece's own rules leave: no-break, typographic and ideographic ones.
-_OTHER_SPACES = "[\u00a0\u2000-\u200a\u202f\u205f\u3000]"
 
 # Coverage alone drops a rare script of a small mixed corpus: what it leaves out of ten million characters are the last
 # two hundred, which may be every letter of a quoted language. A letter that comes again has something to be learned.
@@ -203,7 +198,7 @@ class Unigram:
         raw = _without_special_pieces(raw, special)
         if self.layout in _MASK_LAST:
             raw = _with_last(raw, self.roles["mask"])
-        raw.post_processor = _unigram_template(raw, self.layout)
+        raw.post_processor = unigram_template(raw, self.layout)
         return Tokenizer(raw, self.roles)
 
 
@@ -250,70 +245,6 @@ def layouts(spec: TokenizerSpec) -> list[TokenizerSpec]:
         return [spec]
     known = _BPE_LAYOUTS if isinstance(spec, ByteLevelBPE) else _UNIGRAM_LAYOUTS
     return [dataclasses.replace(spec, layout=name) for name in sorted(known, key=lambda name: len(known[name][0]))]
-
-
-def bert_normalizer(lowercase: bool, accents: str) -> normalizers.Normalizer:
-    """Return BERT's clean-up (control characters, spaces around Chinese characters, case) with the given accents."""
-    if accents == "auto":
-        accents = "strip" if lowercase else "keep"
-    bert = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=accents == "bert", lowercase=lowercase
-    )
-    if accents != "strip":
-        return bert
-    strip = [normalizers.NFD(), normalizers.Replace(Regex(_LATIN_ACCENTS), ""), normalizers.NFC()]
-    return normalizers.Sequence([*strip, bert])
-
-
-def unigram_normalizer(lowercase: bool, normal_form: str) -> normalizers.Normalizer:
-    """Return SentencePiece's clean-up (control characters, runs of spaces, Unicode form, case)."""
-    form = normalizers.NFKC() if normal_form == "nfkc" else normalizers.NFC()
-    # NFKC makes plain spaces of these by itself.
-    spaces = [normalizers.Replace(Regex(_OTHER_SPACES), " ")] * (normal_form == "nfc")
-    steps = [normalizers.Nmt(), form, *spaces, normalizers.Replace(Regex(" {2,}"), " ")]
-    return normalizers.Sequence([*steps, *[normalizers.Lowercase()] * lowercase, normalizers.Strip()])
-
-
-def bert_template(raw: tokenizers.Tokenizer, cls: str = "[CLS]", sep: str = "[SEP]") -> processors.PostProcessor:
-    """Return `[CLS] A [SEP]`, and for pairs `[CLS] A [SEP] B [SEP]` with type ids 0 and 1."""
-    return processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(cls, raw.token_to_id(cls)), (sep, raw.token_to_id(sep))],
-    )
-
-
-def roberta_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
-    """Return `<s> A </s>`, and for pairs `<s> A </s></s> B </s>`, all of type 0."""
-    return processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[("<s>", raw.token_to_id("<s>")), ("</s>", raw.token_to_id("</s>"))],
-    )
-
-
-def xlm_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
-    """Return `</s> A </s>`, and for pairs `</s> A </s> B </s>`, all of type 0."""
-    return processors.TemplateProcessing(
-        single="</s> $A </s>", pair="</s> $A </s> $B </s>", special_tokens=[("</s>", raw.token_to_id("</s>"))]
-    )
-
-
-def _unigram_template(raw: tokenizers.Tokenizer, layout: str) -> processors.PostProcessor:
-    if layout == "albert":
-        return bert_template(raw)
-    if layout == "xlm-r":
-        return roberta_template(raw)
-    if layout == "t5":
-        return processors.TemplateProcessing(
-            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", raw.token_to_id("</s>"))]
-        )
-    # XLNet puts its symbols at the end and gives <cls> a type of its own.
-    return processors.TemplateProcessing(
-        single="$A <sep> <cls>:2",
-        pair="$A <sep> $B:1 <sep>:1 <cls>:2",
-        special_tokens=[("<sep>", raw.token_to_id("<sep>")), ("<cls>", raw.token_to_id("<cls>"))],
-    )
 
 
 def _listed(texts: Iterable[str]) -> list[str]:
