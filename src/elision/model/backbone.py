@@ -6,6 +6,7 @@ B rows, T tokens, D hidden size, E examples, V vocabulary, M places that are nee
 import dataclasses
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from elision.data.batch import Batch
@@ -130,3 +131,26 @@ class BackboneModel(Protocol):
     def standalone_state(self) -> dict[str, Tensor]:
         """Return the state by name as it stands without any objective's head (shared tables folded in)."""
         ...
+
+
+class OverTokenTable(nn.Module):
+    """What the modules share whose embeddings hold a token table (all but ELMo's)."""
+
+    embeddings: Embeddings | None
+    pooler: nn.Linear | None
+
+    @property
+    def table(self) -> Tensor:
+        """The token table [V, width] that output heads are tied to."""
+        return self.embeddings.table
+
+    def pool(self, summary_ED: Tensor) -> Tensor:
+        """Return what heads over whole examples read, [E, D]: the pooled state, or the state itself without a pooler."""
+        return summary_ED if self.pooler is None else torch.tanh(self.pooler(summary_ED))
+
+    def read_symbols(self, symbols: list[str]) -> None:
+        """Nothing here depends on how a token is written."""
+
+    def standalone_state(self) -> dict[str, Tensor]:
+        """Return the state by name, with a table that rests on another one folded into one."""
+        return {**self.state_dict(), "embeddings.tokens.weight": self.table.detach()}

@@ -14,7 +14,7 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
 from elision.model.attention import at_places
-from elision.model.backbone import Output
+from elision.model.backbone import Output, OverTokenTable
 from elision.model.disentangled import DisentangledAttention, Distances, Slots, table_rows
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
@@ -271,7 +271,7 @@ class Convolution(nn.Module):
         return self.norm(hidden_BTD + self.activation(self.dropout(mixed_BTD)))
 
 
-class DebertaModel(nn.Module):
+class DebertaModel(OverTokenTable):
     """The module of `Deberta`. Its token table also serves the output heads."""
 
     def __init__(self, settings: Deberta, vocab_size: int, embeddings: bool = True):
@@ -356,22 +356,6 @@ class DebertaModel(nn.Module):
         rows_N = table_rows(distance_N, settings.max_distance, settings.num_buckets) - first
         vectors_RD = self.distances.weight[first : last + 1]
         return Distances(vectors_RD if self.distance_norm is None else self.distance_norm(vectors_RD), rows_N)
-
-    @property
-    def table(self) -> Tensor:
-        """The token table [V, D] that output heads are tied to."""
-        return self.embeddings.table
-
-    def pool(self, summary_ED: Tensor) -> Tensor:
-        """Return what heads over whole examples read, [E, D]: the state itself."""
-        return summary_ED
-
-    def read_symbols(self, symbols: list[str]) -> None:
-        """Nothing here depends on how a token is written."""
-
-    def standalone_state(self) -> dict[str, Tensor]:
-        """Return the state by name, with a table that rests on another one folded into one."""
-        return {**self.state_dict(), "embeddings.tokens.weight": self.table.detach()}
 
 
 class Outcomes(Output):

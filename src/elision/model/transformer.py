@@ -14,7 +14,7 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
 from elision.model.attention import Attention, at_places
-from elision.model.backbone import Output
+from elision.model.backbone import Output, OverTokenTable
 from elision.model.cache import Cache, LayerCache
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
@@ -201,7 +201,7 @@ class Block(nn.Module):
         return feeds.norm_after_feedforward(hidden + self.dropout(added))
 
 
-class TransformerModel(nn.Module):
+class TransformerModel(OverTokenTable):
     """The module of `Transformer`. Its token table also serves the output heads."""
 
     def __init__(self, settings: Transformer, vocab_size: int, embeddings: bool = True):
@@ -279,19 +279,3 @@ class TransformerModel(nn.Module):
         for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
             hidden_BTD = block(hidden_BTD, visible, layer_cache)
         return self.final_norm(hidden_BTD)
-
-    @property
-    def table(self) -> Tensor:
-        """The token table [V, E] that output heads are tied to."""
-        return self.embeddings.table
-
-    def pool(self, summary_ED: Tensor) -> Tensor:
-        """Return what heads over whole examples read, [E, D]: the pooled state, or the state itself without a pooler."""
-        return summary_ED if self.pooler is None else torch.tanh(self.pooler(summary_ED))
-
-    def read_symbols(self, symbols: list[str]) -> None:
-        """Nothing here depends on how a token is written."""
-
-    def standalone_state(self) -> dict[str, Tensor]:
-        """Return the state by name, with a table that rests on another one folded into one."""
-        return {**self.state_dict(), "embeddings.tokens.weight": self.table.detach()}

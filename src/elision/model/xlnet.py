@@ -19,7 +19,7 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
 from elision.model.attention import at_places
-from elision.model.backbone import Output
+from elision.model.backbone import Output, OverTokenTable
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
 from elision.model.init import NormalInit
@@ -217,7 +217,7 @@ class Block(nn.Module):
         return self.norm_after_feedforward(hidden + self.feedforward(hidden))
 
 
-class XLNetModel(nn.Module):
+class XLNetModel(OverTokenTable):
     """The module of `XLNet`. Its token table also serves the output heads."""
 
     def __init__(self, settings: XLNet, vocab_size: int, embeddings: bool = True):
@@ -327,22 +327,6 @@ class XLNetModel(nn.Module):
         if states is not None:
             everywhere = everywhere.to(states.dtype).index_copy(0, places, states)
         return everywhere.view(like_BTD.shape)
-
-    @property
-    def table(self) -> Tensor:
-        """The token table [V, D] that output heads are tied to."""
-        return self.embeddings.table
-
-    def pool(self, summary_ED: Tensor) -> Tensor:
-        """Return what heads over whole examples read, [E, D]: the state itself."""
-        return summary_ED
-
-    def read_symbols(self, symbols: list[str]) -> None:
-        """Nothing here depends on how a token is written."""
-
-    def standalone_state(self) -> dict[str, Tensor]:
-        """Return the state by name, with a table that rests on another one folded into one."""
-        return {**self.state_dict(), "embeddings.tokens.weight": self.table.detach()}
 
 
 def grid(batch: Batch) -> tuple[Tensor, Tensor]:
