@@ -73,3 +73,9 @@ class Attention(nn.Module):
 def at_places(hidden_BTD: Tensor, places_M: Tensor) -> Tensor:
     """Return the states [M, D] at the given indices of the flattened B * T places."""
     return hidden_BTD.flatten(0, 1).index_select(0, places_M)
+
+
+def spread(states_MD: Tensor, places_M: Tensor, shape_BT: torch.Size) -> Tensor:
+    """Return [B, T, D] with the states at the given indices of the flattened B * T places, and zeros elsewhere."""
+    everywhere = states_MD.new_zeros(shape_BT.numel(), states_MD.shape[-1])
+    return everywhere.index_copy(0, places_M, states_MD).view(*shape_BT, -1)

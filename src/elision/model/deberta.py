@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
-from elision.model.attention import at_places
+from elision.model.attention import at_places, spread
 from elision.model.backbone import Output, OverTokenTable
 from elision.model.disentangled import DisentangledAttention, Distances, Slots, table_rows
 from elision.model.dropout import Dropout
@@ -332,7 +332,8 @@ class DebertaModel(OverTokenTable):
 
         def hidden() -> Tensor:
             needed_at = batch.needed_at if needed_only else None
-            return _everywhere(last(hidden_BTD, distances, sees, needed_at), needed_at, hidden_BTD)
+            states = last(hidden_BTD, distances, sees, needed_at)
+            return states if needed_at is None else spread(states, needed_at, batch.inputs.shape)
 
         def prediction() -> Tensor:
             assert self.mask_positions is not None
@@ -341,7 +342,7 @@ class DebertaModel(OverTokenTable):
                 return last(hidden_BTD, distances, sees, asking=asking)
             slots = Slots.of(batch.target_at, *batch.inputs.shape, batch.most_targets)
             decoded_MD = last(hidden_BTD, distances, sees, asking=at_places(asking, batch.target_at), slots=slots)
-            return _everywhere(decoded_MD, batch.target_at, hidden_BTD)
+            return spread(decoded_MD, batch.target_at, batch.inputs.shape)
 
         return Outcomes(hidden, prediction if self.mask_positions is not None else None)
 
@@ -382,11 +383,3 @@ class Outcomes(Output):
         if "prediction" not in self._kept:
             self._kept["prediction"] = self._prediction()
         return self._kept["prediction"]
-
-
-def _everywhere(states: Tensor, places_M: Tensor | None, like_BTD: Tensor) -> Tensor:
-    """Return [B, T, D] with the states [M, D] at the given places of the flattened B * T and zeros elsewhere."""
-    if places_M is None:
-        return states
-    everywhere = states.new_zeros(like_BTD.shape[0] * like_BTD.shape[1], like_BTD.shape[2])
-    return everywhere.index_copy(0, places_M, states).view(like_BTD.shape)

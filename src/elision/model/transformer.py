@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
-from elision.model.attention import Attention, at_places
+from elision.model.attention import Attention, at_places, spread
 from elision.model.backbone import Output, OverTokenTable
 from elision.model.cache import Cache, LayerCache
 from elision.model.dropout import Dropout
@@ -258,8 +258,7 @@ class TransformerModel(OverTokenTable):
         needed_at = batch.needed_at if needed_only else None
         hidden = self.final_norm(self.blocks[-1](hidden_BTD, sees, needed_at=needed_at))
         if needed_at is not None:
-            everywhere = hidden.new_zeros(batch.inputs.numel(), hidden.shape[-1])
-            hidden = everywhere.index_copy(0, needed_at, hidden).view(*batch.inputs.shape, -1)
+            hidden = spread(hidden, needed_at, batch.inputs.shape)
         return Output(hidden, hidden)
 
     def continue_with(self, inputs_BT: Tensor, cache: Cache) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
-from elision.model.attention import at_places
+from elision.model.attention import at_places, spread
 from elision.model.backbone import Output, OverTokenTable
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
@@ -275,11 +275,12 @@ class XLNetModel(OverTokenTable):
                 wanted = needed_at is None or len(needed_at) > 0
                 hidden, query_ND = block(hidden_BTD, query_ND, memory_BMD, around, wanted, needed_at)
         if needed_at is not None:
-            hidden = self._spread(hidden, needed_at, hidden_BTD)
+            hidden = hidden_BTD.new_zeros(0, settings.hidden_size) if hidden is None else hidden
+            hidden = spread(hidden, needed_at, batch.inputs.shape)
         if query_ND is None:
             prediction = self.dropout(hidden)
         else:
-            prediction = self._spread(self.dropout(query_ND), batch.target_at, hidden_BTD)
+            prediction = spread(self.dropout(query_ND), batch.target_at, batch.inputs.shape)
         return Output(hidden, prediction, {"memory": torch.stack(remembered, 1)} if remembered else None)
 
     def _remember(self, hidden_BTD: Tensor, memory_BMD: Tensor | None) -> Tensor:
@@ -319,14 +320,6 @@ class XLNetModel(OverTokenTable):
             at=at_BG,
             slot=slot,
         )
-
-    @staticmethod
-    def _spread(states: Tensor | None, places: Tensor, like_BTD: Tensor) -> Tensor:
-        """Return the states of some places as [B, T, D], zeros elsewhere."""
-        everywhere = like_BTD.new_zeros(like_BTD.shape[0] * like_BTD.shape[1], like_BTD.shape[2])
-        if states is not None:
-            everywhere = everywhere.to(states.dtype).index_copy(0, places, states)
-        return everywhere.view(like_BTD.shape)
 
 
 def grid(batch: Batch) -> tuple[Tensor, Tensor]:
