@@ -67,6 +67,7 @@ def prepare(
     if not any(row.answers for row in train):
         raise InputError("no training question has an answer: there is nothing to learn")
     loaded = model if isinstance(model, Loaded) else elision.load(model)
+    loaded.read_words(text for row in (*train, *valid) for text in (row.question, row.context))
     max_length = settings.max_length or min(USUAL_LENGTH, settings.length_for(loaded.recipe))
     encoding = Encoding.of(loaded.recipe.backbone, loaded.tokenizer.vocabulary, max_length)
     task = AnsweringTask(

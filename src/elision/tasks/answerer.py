@@ -21,6 +21,7 @@ from elision.tasks.fine_tuned import load_fine_tuned
 from elision.tasks.questions import Question
 from elision.tasks.task import AnsweringTask, Windows
 from elision.text.tokenizer import Tokenizer
+from elision.text.words import read_new_words
 from elision.train.precision import autocast, compute_dtype
 
 QUESTIONS_AT_A_TIME = 128
@@ -176,6 +177,8 @@ class Answerer:
                 dataclasses.replace(each, answers=None) if isinstance(each, Question) else Question(*each)
                 for each in block
             ]
+            texts = (text for row in rows for text in (row.question, row.context))
+            self.tokenizer = read_new_words(self.model.backbone, self.tokenizer, texts)
             plan = QuestionPlan(rows, self.tokenizer, encoding, task.windows)
             answers, _ = find_answers(self.model, plan, rows, task, dtype)
             yield from (found[:top] for found in answers)

@@ -63,6 +63,7 @@ def prepare(
             raise InputError(f"{text.where or repr(text.text[:40])}: give every word a tag")
     labels = _labels(train, valid)
     loaded = model if isinstance(model, Loaded) else elision.load(model)
+    loaded.read_words(text.text for text in (*train, *valid))
     max_length = settings.length_for(loaded.recipe)
     encoding = Encoding.of(loaded.recipe.backbone, loaded.tokenizer.vocabulary, max_length)
     plan = TaggedPlan(train, loaded.tokenizer, encoding, labels)

@@ -18,6 +18,7 @@ from elision.tasks.tag_scores import entities, mark_entities
 from elision.tasks.tagged import TaggedText, joined, split
 from elision.tasks.task import TaggingTask
 from elision.text.tokenizer import Tokenizer
+from elision.text.words import read_new_words
 from elision.train.precision import autocast, compute_dtype
 
 TEXTS_AT_A_TIME = 512
@@ -148,6 +149,7 @@ class Tagger:
         encoding = Encoding.of(self.model.backbone.settings, self.tokenizer.vocabulary, task.max_length, task.frame)
         for block in chunks(texts, TEXTS_AT_A_TIME):
             rows = [self._row(text) for text in block]
+            self.tokenizer = read_new_words(self.model.backbone, self.tokenizer, (row.text for row in rows))
             plan = TaggedPlan(rows, self.tokenizer, encoding, None)
             shares_NC = torch.softmax(tag_scores(self.model, plan, dtype), -1)
             best_N, predicted_N = (each.numpy() for each in shares_NC.max(-1))

@@ -11,6 +11,9 @@ from elision.recipe import Recipe
 from elision.tasks.classifier import Classifier
 from elision.tasks.classify import finetune_classifier
 from elision.tasks.finetune import FineTune
+from elision.tasks.tag import finetune_tagger
+from elision.tasks.tagged import joined
+from elision.tasks.tagger import Tagger
 from elision.train.loop import fit
 from elision.train.pretrain import prepare_run
 from tests import tiny
@@ -57,3 +60,15 @@ def test_from_scratch_reads_letters_too(pretrained: Path, tmp_path: Path) -> Non
     settings = FineTune(steps=30, batch_size=8, learning_rate=1e-2, from_scratch=True)
     result = finetune_classifier(pretrained, ROWS, ROWS[:6], tmp_path / "run", settings)
     assert result.metrics["accuracy"] == 1.0
+
+
+def test_tags_are_told_by_the_letters_of_words_that_no_store_holds(pretrained: Path, tmp_path: Path) -> None:
+    texts = [
+        joined(["me", name, "su"], ["O", tag, "O"], "words")
+        for name, tag in (("kathmandu", "B-LOC"), ("sita", "B-PER"))
+    ]
+    settings = FineTune(steps=40, batch_size=8, learning_rate=1e-2)
+    result = finetune_tagger(pretrained, texts * 12, texts, tmp_path / "run", settings)
+    assert result.metrics["f1"] == 1.0
+    found = [prediction.tags for prediction in Tagger.load(tmp_path / "run").predict(texts)]
+    assert found == [["O", "B-LOC", "O"], ["O", "B-PER", "O"]]
