@@ -101,5 +101,9 @@ def _random(recipe: Recipe, lengths: Lengths) -> Iterator[Example]:
 
 
 def _laid_out(recipe: Recipe, examples: list[Example]) -> Work:
-    ours = collate(examples, pad_id=0, row_length=recipe.segmenter.max_length)
+    # Rows that go on from step to step, each from its own memory, are not packed.
+    remembers = getattr(recipe.backbone, "memory_length", 0) > 0
+    ours = collate(
+        examples, pad_id=0, row_length=recipe.segmenter.max_length, packing=not remembers, contiguous=remembers
+    )
     return Work(ours, collate(examples, pad_id=0, packing=False))

@@ -60,6 +60,7 @@ AGAINST_BERT = {
     "deberta": ("deberta-tiny", {}),
     "deberta-v2": ("deberta-v2-tiny", {}),
     "xlnet": ("xlnet-tiny", {"reuse_length": 256, "permute_length": 256, "memory_length": 0}),
+    "xlnet with memory": ("xlnet-tiny", {"reuse_length": 256, "permute_length": 256, "memory_length": 384}),
 }
 
 

@@ -87,6 +87,7 @@ class Ours(_Timed):
         self.batches = [work.ours.to(self.device) for work in works]
         self.model = LanguageModel(recipe.backbone, recipe.objectives, recipe.tokenizer.vocab_size).to(self.device)
         self.model.train()
+        self.carry: dict[str, torch.Tensor] | None = None
         self.parts = parts_of(self.model, recipe.train.optimizer.clip_apart)
         self.optimizer = recipe.train.optimizer.build(self.model)
         self.forward = torch.compile(self.model) if settings.compiled else self.model
@@ -96,7 +97,7 @@ class Ours(_Timed):
         """Do one update."""
         batch, optimizer = self.batches[self._next()], self.settings.recipe.train.optimizer
         with autocast(self.device, self.settings.dtype):
-            terms, _ = self.forward(batch, None)
+            terms, self.carry = self.forward(batch, self.carry)
         loss = sum(term.sum * (term.weight / max(1, term.count)) for term in terms.values())
         loss.backward()
         clip_(self.parts, optimizer.clip_norm)
