@@ -40,7 +40,9 @@ class Work:
 def store_for(recipe: Recipe, folder: Path) -> Store:
     """Open the store for a recipe in `folder`; where there is none, make one of the installed documentation."""
     spec = recipe.tokenizer
-    path = folder / "-".join([type(spec).__name__.lower(), *([spec.layout] if hasattr(spec, "layout") else []), "store"])
+    path = folder / "-".join(
+        [type(spec).__name__.lower(), *([spec.layout] if hasattr(spec, "layout") else []), "store"]
+    )
     if (path / MANIFEST).is_file():
         return Store.open(path)
     texts = tuple(

@@ -19,7 +19,8 @@ from elision.objectives.tied_lm import TiedLM
 # Closed union of what a recipe accepts; Classification, TokenClassification and SpanExtraction belong to fine-tuning,
 # whose labels no recipe knows.
 AnyObjective = (
-    MaskedLM | Distillation
+    MaskedLM
+    | Distillation
     | SentenceOrder
     | CausalLM
     | NextSentence

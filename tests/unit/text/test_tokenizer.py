@@ -113,7 +113,7 @@ def test_fairseq_layouts_number_their_symbols_in_the_papers_order(spec):
 def test_a_mask_stands_for_a_word_with_the_space_before_it(spec):
     tokenizer = spec.train(TEXTS)
     mask = tokenizer.vocabulary.mask
-    words = "the dog the".split()
+    words = ["the", "dog", "the"]
     around = [tokenizer.encode("the"), tokenizer.encode("the dog the")]
     masked = tokenizer.encode(f"{words[0]} <mask> {words[2]}")
     assert masked[: len(around[0])] == around[0] and masked[len(around[0])] == mask

@@ -16,7 +16,14 @@ from elision.data.segment.two_segments import TwoSegments
 
 # Closed union of what a recipe accepts.
 Segmenter = (
-    SentencePairs | SwappedPairs | TwoSegments | Chunks | FullSentences | TokenStreams | MemoryStreams | TranslationPairs
+    SentencePairs
+    | SwappedPairs
+    | TwoSegments
+    | Chunks
+    | FullSentences
+    | TokenStreams
+    | MemoryStreams
+    | TranslationPairs
 )
 
 __all__ = [
