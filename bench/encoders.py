@@ -11,6 +11,7 @@ a step of BERT one of another encoder takes, in processor time of one thread.
 
 import argparse
 import dataclasses
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def beside_bert(name: str, width: int, layers: int, options: argparse.Namespace)
     return [
         name,
         f"{layers} x {width}, {options.rows} x 512",
-        f"{_median(ratios):.2f}x ({ratios[0]:.2f}-{ratios[-1]:.2f})",
+        f"{statistics.median(ratios):.2f}x ({ratios[0]:.2f}-{ratios[-1]:.2f})",
     ]
 
 
@@ -177,10 +178,6 @@ def main(arguments: list[str] | None = None) -> None:
     report.print_table("a training step beside transformers", COLUMNS, lines)
     if options.write_readme:
         report.write_section("encoders", COLUMNS, lines)
-
-
-def _median(values: list[float]) -> float:
-    return values[len(values) // 2]
 
 
 if __name__ == "__main__":

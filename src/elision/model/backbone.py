@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from elision.data.batch import Batch
 from elision.data.frame import FrameName
+from elision.errors import InputError
 from elision.model.embeddings import Embeddings
 from elision.model.init import Init
 from elision.model.visibility import Visible
@@ -154,3 +155,17 @@ class OverTokenTable(nn.Module):
     def standalone_state(self) -> dict[str, Tensor]:
         """Return the state by name, with a table that rests on another one folded into one."""
         return {**self.state_dict(), "embeddings.tokens.weight": self.table.detach()}
+
+
+def check_counts(settings: object, *names: str) -> None:
+    """Raise InputError unless the named fields are at least 1."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise InputError(f"{name} is {getattr(settings, name)}: it must be at least 1")
+
+
+def check_dropout(settings: object) -> None:
+    """Raise InputError unless both rates of dropout are probabilities below 1."""
+    for name in ("dropout", "attention_dropout"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise InputError(f"{name} is {getattr(settings, name)}: give a probability from 0 to below 1")

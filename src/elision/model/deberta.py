@@ -14,7 +14,7 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
 from elision.model.attention import at_places, spread
-from elision.model.backbone import Output, OverTokenTable
+from elision.model.backbone import Output, OverTokenTable, check_counts, check_dropout
 from elision.model.disentangled import DisentangledAttention, Distances, Slots, table_rows
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
@@ -88,9 +88,7 @@ class Deberta:
     init: NormalInit = NormalInit()
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "hidden_size", "num_heads", "feedforward_size", "max_distance"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check_counts(self, "num_layers", "hidden_size", "num_heads", "feedforward_size", "max_distance")
         if self.hidden_size % self.num_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}: each head takes an "
@@ -105,9 +103,7 @@ class Deberta:
             raise InputError(f"convolution is {self.convolution}: give an odd width, or 0 for none")
         if self.convolution and self.num_layers < 2:
             raise InputError(f"convolution is {self.convolution}: it joins the first of at least 2 blocks, not of 1")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give a probability from 0 to below 1")
+        check_dropout(self)
 
     visibility = "bidirectional"
     num_languages = 0

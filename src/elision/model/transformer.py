@@ -14,7 +14,7 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
 from elision.model.attention import Attention, at_places, spread
-from elision.model.backbone import Output, OverTokenTable
+from elision.model.backbone import Output, OverTokenTable, check_counts, check_dropout
 from elision.model.cache import Cache, LayerCache
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
@@ -72,9 +72,9 @@ class Transformer:
     init: Init = NormalInit()
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "hidden_size", "num_heads", "feedforward_size", "num_groups", "embedding_width"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check_counts(
+            self, "num_layers", "hidden_size", "num_heads", "feedforward_size", "num_groups", "embedding_width"
+        )
         if self.hidden_size % self.num_heads:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}: each head takes an "
@@ -82,9 +82,7 @@ class Transformer:
             )
         if self.num_groups > self.num_layers:
             raise InputError(f"num_groups is {self.num_groups}, but there are only {self.num_layers} blocks to group")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give a probability from 0 to below 1")
+        check_dropout(self)
 
     @property
     def max_length(self) -> int:

@@ -19,7 +19,7 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
 from elision.model.attention import at_places, spread
-from elision.model.backbone import Output, OverTokenTable
+from elision.model.backbone import Output, OverTokenTable, check_counts, check_dropout
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
 from elision.model.init import NormalInit
@@ -67,9 +67,7 @@ class XLNet:
     permutes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "hidden_size", "num_heads", "feedforward_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        check_counts(self, "num_layers", "hidden_size", "num_heads", "feedforward_size")
         if self.hidden_size % self.num_heads or self.hidden_size % 2:
             raise InputError(
                 f"hidden_size {self.hidden_size} is not an even multiple of num_heads {self.num_heads}: each head "
@@ -82,9 +80,7 @@ class XLNet:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}: it must be at least 1, or None")
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give a probability from 0 to below 1")
+        check_dropout(self)
 
     @property
     def embedding_width(self) -> int:
