@@ -22,6 +22,13 @@ class Example:
     number from 0 to 1 for each place, for an objective that draws something there (ELECTRA's generator). label: what is
     to be said of the whole example (next-sentence label, class, score). summary: the index of the token whose state
     stands for the whole.
+
+    A text that is to be written, not one in which something is to be filled in (BART, T5, a translation), is the `answer`:
+    int64 [m] with the symbols that frame it, or None. From it follow decoder_inputs, int64 [m], and targets [m], which are
+    then aligned with those and not with inputs (see `answers.written`); a noise sets these itself where they are not
+    simply the answer shifted (MASS), and then decoder_positions, int64 [m]. decoder_languages: int64 [m] or None. unseen:
+    bool [n] or None, the inputs that whoever writes the answer may not look at. prefix: bool [n] or None, inputs that all
+    of their document see, whoever else sees only what precedes it. With an answer, summary is an index into it.
     """
 
     inputs: np.ndarray
@@ -32,6 +39,12 @@ class Example:
     languages: np.ndarray | None = None
     order: np.ndarray | None = None
     spans: np.ndarray | None = None
+    answer: np.ndarray | None = None
+    decoder_inputs: np.ndarray | None = None
+    decoder_positions: np.ndarray | None = None
+    decoder_languages: np.ndarray | None = None
+    unseen: np.ndarray | None = None
+    prefix: np.ndarray | None = None
     targets: np.ndarray | None = None
     draws: np.ndarray | None = None
     label: int | float | None = None
