@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from elision.data.answers import Answers
 from elision.data.batch import Batch, collate
 from elision.data.example import Example
 from elision.data.mixing import MixedPlan
@@ -29,6 +30,8 @@ class Loader:
     A contiguous plan (`plan.contiguous`: memories, LSTM states) is not shuffled: its examples are cut into batch_size
     streams, and row r of step s + 1 continues row r of step s; at its end a stream goes on with the next one's start.
 
+    `answers` says how a model reads examples that have something to be written.
+
     `languages` are the numbers that a model knows the store's languages by; None where no model asks. `turns` are loaders
     of further kinds of batches, each with the name `turn`: step s of n kinds is step s // n of kind s % n.
     """
@@ -43,6 +46,7 @@ class Loader:
     packing: bool = True
     pin_memory: bool = False
     causal: bool = False
+    answers: Answers = Answers()
     languages: np.ndarray | None = None
     turn: str = ""
     turns: "tuple[Loader, ...]" = ()
@@ -124,9 +128,12 @@ class Loader:
         """Build example `index` of the plan with its noise of an epoch."""
         rng = generator(self.seed, "noise", epoch, index)
         example = self.noise(self.plan.example(index), self.vocabulary, rng)
-        if example.languages is not None:
-            known = None if self.languages is None else self.languages[example.languages]
-            example = dataclasses.replace(example, languages=known)
+        known = {
+            name: None if self.languages is None else self.languages[numbers]
+            for name in ("languages", "decoder_languages")
+            if (numbers := getattr(example, name)) is not None
+        }
+        example = self.answers(dataclasses.replace(example, **known))
         if self.noise.restores == "masked":
             example = dataclasses.replace(example, draws=rng.random(len(example)))
         return example
@@ -138,6 +145,7 @@ class Loader:
             examples,
             pad_id=pad_id,
             row_length=self.row_length,
+            decoder_row_length=self.answers.decoder_row_length,
             packing=self.packing and not self.plan.contiguous,
             causal=self.causal,
             turn=self.turn,

@@ -16,19 +16,35 @@ PICK_BLOCK = 192
 
 
 class VocabularyHead(nn.Module):
-    """Scores of every token by the (tied) token table, with or without a bias."""
+    """Scores of every token by the (tied) token table, with or without a bias.
 
-    def __init__(self, vocab_size: int, bias: bool):
+    own_width: width of a table of its own, which scores tokens in place of the tied one; None = none. label_smoothing and
+    z_loss change the loss in training, never in evaluation (see `cross_entropy_sum`).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        bias: bool,
+        own_width: int | None = None,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ):
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
+        self.table = None if own_width is None else nn.Linear(own_width, vocab_size, bias=False)
+        self.label_smoothing, self.z_loss = label_smoothing, z_loss
 
     def logits(self, hidden_ND: Tensor, table_VD: Tensor) -> Tensor:
         """Return [..., V] for [..., D]."""
-        return F.linear(hidden_ND, table_VD, self.bias)
+        return F.linear(hidden_ND, table_VD if self.table is None else self.table.weight, self.bias)
 
     def loss(self, hidden_ND: Tensor, table_VD: Tensor, targets_N: Tensor) -> Tensor:
         """Return the summed cross-entropy in nats, a float32 (or float64) scalar."""
-        return cross_entropy_sum(hidden_ND, table_VD, self.bias, targets_N)
+        table_VD = table_VD if self.table is None else self.table.weight
+        if not self.training:
+            return cross_entropy_sum(hidden_ND, table_VD, self.bias, targets_N)
+        return cross_entropy_sum(hidden_ND, table_VD, self.bias, targets_N, self.label_smoothing, self.z_loss)
 
     def loss_and_draws(
         self, hidden_ND: Tensor, table_VD: Tensor, targets_N: Tensor, draws_N: Tensor, temperature: float
@@ -74,13 +90,21 @@ class MaskedHead(VocabularyHead):
         return super().num_flops(num_places, table_width, vocab_size) + 2.0 * num_places * width * table_width
 
 
-def cross_entropy_sum(hidden_ND: Tensor, table_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
+def cross_entropy_sum(
+    hidden_ND: Tensor,
+    table_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> Tensor:
     """Return sum_n -log softmax(hidden_n @ table^T + bias)[target_n], without ever holding all logits.
 
-    The gradient is formed chunk by chunk together with the loss, so the peak memory is that of one chunk of logits
+    With label smoothing e the target counts 1 - e of that and every token e / V; z_loss adds that much of (log Z)^2, Z the
+    normaliser of the softmax. The gradient is formed chunk by chunk together with the loss, so the peak memory is that of one chunk of logits
     whatever N * V is, and the products are as many as in the plain form.
     """
-    return _CrossEntropySum.apply(hidden_ND, table_VD, bias_V, targets_N, None, 1.0)[0]
+    return _CrossEntropySum.apply(hidden_ND, table_VD, bias_V, targets_N, None, 1.0, label_smoothing, z_loss)[0]
 
 
 def cross_entropy_and_draws(
@@ -96,7 +120,7 @@ def cross_entropy_and_draws(
     draws: float64 [N], uniform from 0 to 1. Place n gets the token at which the running sum of the probabilities passes
     draws[n], so that equal draws give equal tokens. No gradient passes through them.
     """
-    return _CrossEntropySum.apply(hidden_ND, table_VD, bias_V, targets_N, draws_N, temperature)
+    return _CrossEntropySum.apply(hidden_ND, table_VD, bias_V, targets_N, draws_N, temperature, 0.0, 0.0)
 
 
 class _CrossEntropySum(torch.autograd.Function):
@@ -109,6 +133,8 @@ class _CrossEntropySum(torch.autograd.Function):
         targets: Tensor,
         draws: Tensor | None,
         temperature: float,
+        smoothing: float,
+        z_loss: float,
     ) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else table.dtype
@@ -129,11 +155,17 @@ class _CrossEntropySum(torch.autograd.Function):
                 if bias is not None:
                     logits += bias
                 # log softmax in place: exponentials cost as much as a product of width 30, so they are formed once.
-                logits -= logits.amax(-1, keepdim=True)
+                most = logits.amax(-1, keepdim=True)
+                logits -= most
                 chosen = logits.gather(1, target)
+                if smoothing:
+                    chosen = (1 - smoothing) * chosen + smoothing * logits.mean(-1, keepdim=True)
                 share = logits.exp_()
                 norm = share.sum(-1, keepdim=True)
                 total += (norm.log() - chosen).sum()
+                if z_loss:
+                    log_norm = norm.log() + most
+                    total += z_loss * log_norm.square().sum()
                 if draws is not None:
                     weights = share if temperature == 1 else share.pow(1 / temperature)
                     drawn[start : start + step] = pick_by_share(weights, draws[start : start + step])
@@ -141,7 +173,11 @@ class _CrossEntropySum(torch.autograd.Function):
                     continue
                 # d loss / d logits = softmax - one-hot.
                 slope = share.div_(norm)
-                slope.scatter_add_(1, target, torch.full_like(target, -1, dtype=exact))
+                if z_loss:
+                    slope *= 1 + 2 * z_loss * log_norm
+                if smoothing:
+                    slope -= smoothing / slope.shape[1]
+                slope.scatter_add_(1, target, torch.full_like(target, smoothing - 1, dtype=exact))
                 if grad_bias is not None:
                     grad_bias += slope.sum(0)
                 slope = slope.to(dtype)
@@ -167,6 +203,8 @@ class _CrossEntropySum(torch.autograd.Function):
             None if grad_hidden is None else (grad_hidden * upstream).to(hidden_dtype),
             None if grad_table is None else grad_table.mul_(upstream).to(table_dtype),
             None if grad_bias is None else grad_bias.mul_(upstream).to(table_dtype),
+            None,
+            None,
             None,
             None,
             None,

@@ -12,6 +12,7 @@ from elision.objectives.permutation import PermutationLM
 from elision.objectives.replaced_mlm import ReplacedMLM
 from elision.objectives.replaced_tokens import ReplacedTokens
 from elision.objectives.sentence_order import SentenceOrder
+from elision.objectives.sequence_lm import SequenceLM
 from elision.objectives.span_boundary import SpanBoundary
 from elision.objectives.tagging import TokenClassification
 from elision.objectives.tied_lm import TiedLM
@@ -30,6 +31,7 @@ AnyObjective = (
     | ReplacedMLM
     | PermutationLM
     | TiedLM
+    | SequenceLM
 )
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "ReplacedMLM",
     "ReplacedTokens",
     "SentenceOrder",
+    "SequenceLM",
     "SpanBoundary",
     "SpanExtraction",
     "Term",

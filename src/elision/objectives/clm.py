@@ -10,12 +10,14 @@ from elision.objectives.token_prediction import TokenPrediction
 
 @dataclasses.dataclass(frozen=True)
 class CausalLM(TokenPrediction):
-    """Cross-entropy of the next token at every place, through the tied token table."""
+    """Cross-entropy of the next token at every place, through the tied token table or one of its own."""
 
     weight: float = 1.0
     """how much this term weighs in the loss"""
     bias: bool = False
-    """a bias for each token in the output layer (XLM)"""
+    """a bias for each token in the output layer (XLM, CTRL)"""
+    tied: bool = True
+    """score tokens by the token table; False = by an output table of their own (GPT-NeoX, LLaMA)"""
 
     name: ClassVar[str] = "clm"
     needs: ClassVar[str] = "next"
@@ -23,4 +25,7 @@ class CausalLM(TokenPrediction):
 
     def head(self, backbone: BackboneModel) -> VocabularyHead:
         """Build the head: the tied table without a bias has no parameters of its own."""
-        return VocabularyHead(backbone.vocab_size, bias=self.bias)
+        own_width = None if self.tied else backbone.settings.hidden_size
+        head = VocabularyHead(backbone.vocab_size, bias=self.bias, own_width=own_width)
+        backbone.settings.init.apply_(head)
+        return head

@@ -29,8 +29,12 @@ class TokenPrediction(Objective):
         if batch.num_targets < targets_N.shape[0]:
             hidden_ND = hidden_ND.index_select(0, batch.target_at)
             targets_N = targets_N.index_select(0, batch.target_at)
-        total = head.loss(hidden_ND, backbone.table, targets_N)
+        total = head.loss(self.after_states(hidden_ND), backbone.table, targets_N)
         return {self.name: Term(total, batch.num_targets, self.weight)}
+
+    def after_states(self, hidden: Tensor) -> Tensor:
+        """Return states [..., D] as the head reads them: as they are."""
+        return hidden
 
     def judge(self, head: nn.Module, backbone: BackboneModel, output: Output, batch: Batch) -> dict[str, Judged]:
         """Return how often the likeliest token is the one that was left out."""

@@ -4,8 +4,9 @@
 with its settings. All are pure functions of their arguments and an explicit generator.
 
 A noise is called with (example, vocabulary, rng) and returns the noised example with its targets. Its class says what
-it `restores` ("masked" tokens, the "next" one, or "permuted" ones), how many tokens past the example it needs
-(`lookahead`) and which symbols (`needs_roles`).
+it `restores` ("masked" tokens, the "next" one, "permuted" ones, or a whole "sequence" that is to be written: the example's
+`answer`), how many tokens past the example it needs (`lookahead`) and which symbols (`needs_roles`). One that restores a
+sequence also says how many inputs and answer tokens an example can become (`lengths`).
 """
 
 from elision.data.noise.bernoulli import BernoulliMask
@@ -13,6 +14,7 @@ from elision.data.noise.context_ngrams import ContextNgramMask
 from elision.data.noise.dynamic import DynamicMask
 from elision.data.noise.electra import ElectraMask
 from elision.data.noise.frequency import FrequencyMask
+from elision.data.noise.given import GivenAnswer
 from elision.data.noise.neighbours import Neighbours
 from elision.data.noise.next import NextToken
 from elision.data.noise.ngrams import NgramMask
@@ -30,6 +32,7 @@ Noise = (
     | NgramMask
     | ContextNgramMask
     | FrequencyMask
+    | GivenAnswer
     | NextToken
     | Neighbours
     | PermutationMask
@@ -41,6 +44,7 @@ __all__ = [
     "DynamicMask",
     "ElectraMask",
     "FrequencyMask",
+    "GivenAnswer",
     "Neighbours",
     "NextToken",
     "NgramMask",
