@@ -16,7 +16,7 @@ import torch
 from elision import recipes
 from elision.data.loader import Loader
 from elision.data.noise.frequency import counted
-from elision.data.segment import Chunks, MemoryStreams, TranslationPairs
+from elision.data.segment import Chunks, MemoryStreams, SourceTarget, TranslationPairs
 from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Store
 from elision.model.language_model import LanguageModel
@@ -129,7 +129,7 @@ def _turns(name: str) -> list[str]:
 
 def reads_pairs(recipe: Recipe) -> bool:
     """Tell whether the recipe needs a store with translations."""
-    return any(isinstance(kind.segmenter, TranslationPairs) for kind in recipe.kinds)
+    return any(isinstance(kind.segmenter, TranslationPairs | SourceTarget) for kind in recipe.kinds)
 
 
 def texts(num_documents: int = 40, seed: int = 0) -> list[list[str]]:
@@ -173,7 +173,7 @@ def id_store(
     shard_tokens: int = 1 << 10,
     languages: Sequence[str] | None = None,
     pairs: Sequence[Sequence[Sequence[Sequence[int]]]] = (),
-    pair_languages: tuple[str, str] = ("aa", "bb"),
+    pair_languages: tuple[str | None, str | None] = ("aa", "bb"),
 ) -> Store:
     """Write documents that are given as the token ids of their sentences; several shards, so that reads cross them.
 

@@ -69,7 +69,7 @@ FRAMES: dict[str, Frame] = {
     "roberta": Frame(("cls",), ("sep", "sep"), ("sep",), "first"),
     # A <sep> B <sep> <cls>
     "xlnet": Frame((), ("sep",), ("sep", "cls"), "last"),
-    # A eos B eos: the last token alone has seen everything.
+    # A eos B eos: the last token alone has seen everything. Also either side of T5, Marian and BlenderBot.
     "causal": Frame((), ("eos",), ("eos",), "last"),
     # <S> A </S> <S> B </S>
     "elmo": Frame(("bos",), ("eos", "bos"), ("eos",), "first"),

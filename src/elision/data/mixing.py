@@ -7,7 +7,7 @@ import numpy as np
 
 from elision.data.example import Example
 from elision.data.order import shuffled, shuffled_epochs
-from elision.data.segment import Plan, Segmenter, TranslationPairs
+from elision.data.segment import Plan, Segmenter, SourceTarget, TranslationPairs
 from elision.data.selection import Selection
 from elision.data.store import Split
 from elision.errors import InputError
@@ -47,7 +47,7 @@ class LanguageMix:
                 f"prepare it with `elision prepare en=en.txt ne=ne.txt ...` or `--reading.language-field FIELD`, or "
                 f'leave the mixing out (in the file that --config reads: "mixing": null)'
             )
-        if isinstance(segmenter, TranslationPairs):
+        if isinstance(segmenter, TranslationPairs | SourceTarget):
             parts = segmenter.plans(split, vocabulary)
             return MixedPlan(self, tuple("-".join(part.languages) for part in parts), parts)
         codes = split.language_codes

@@ -10,6 +10,7 @@ from elision.data.segment.pairs import SentencePairs
 from elision.data.segment.parallel import TranslationPairs
 from elision.data.segment.plan import Plan
 from elision.data.segment.sentences import FullSentences
+from elision.data.segment.source_target import SourceTarget
 from elision.data.segment.swapped import SwappedPairs
 from elision.data.segment.token_streams import TokenStreams
 from elision.data.segment.two_segments import TwoSegments
@@ -24,6 +25,7 @@ Segmenter = (
     | TokenStreams
     | MemoryStreams
     | TranslationPairs
+    | SourceTarget
 )
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Plan",
     "Segmenter",
     "SentencePairs",
+    "SourceTarget",
     "SwappedPairs",
     "TranslationPairs",
     "TwoSegments",

@@ -7,6 +7,7 @@ import numpy as np
 
 from elision.data.example import Example
 from elision.data.frame import FRAMES
+from elision.data.segment.paired import PairedDocuments, Side
 from elision.data.store import Split
 from elision.errors import InputError
 from elision.text.vocabulary import Vocabulary
@@ -44,27 +45,21 @@ class TranslationPairs:
 
     def plan(self, split: Split, vocabulary: Vocabulary, seed: int, lookahead: int = 0) -> "TranslationPlan":
         """Plan all pairs of the split. Raises: InputError when it holds none."""
-        _require_pairs(split)
-        return TranslationPlan(self, split, vocabulary, split.pair_starts)
+        return TranslationPlan(self, PairedDocuments.of(split, self.both_directions), vocabulary)
 
     def plans(self, split: Split, vocabulary: Vocabulary) -> "tuple[TranslationPlan, ...]":
         """Plan the pairs of every two languages by themselves. Raises: InputError when there are none."""
-        _require_pairs(split)
-        first = split.pair_starts
-        kind = split.language_codes[first].astype(np.int64) << 16 | split.language_codes[first + 1].astype(np.int64)
-        return tuple(TranslationPlan(self, split, vocabulary, first[kind == one]) for one in np.unique(kind))
+        pairs = PairedDocuments.of(split, self.both_directions)
+        return tuple(TranslationPlan(self, part, vocabulary) for part in pairs.by_languages())
 
 
 class TranslationPlan:
-    """Pairs of documents that follow each other in a split: 8 bytes a pair.
-
-    first: int64 [n], the document of each pair's first side; the one after it is its translation.
-    """
+    """Pairs of documents, each side by side."""
 
     contiguous = False
 
-    def __init__(self, settings: TranslationPairs, split: Split, vocabulary: Vocabulary, first: np.ndarray):
-        self._settings, self._split, self._vocabulary, self._first = settings, split, vocabulary, first
+    def __init__(self, settings: TranslationPairs, pairs: PairedDocuments, vocabulary: Vocabulary):
+        self._settings, self._pairs, self._vocabulary = settings, pairs, vocabulary
         self._frame = FRAMES["roberta" if settings.restart_positions else "bert"]
         for role in sorted(self._frame.roles):
             vocabulary.require(role)
@@ -72,21 +67,14 @@ class TranslationPlan:
     @property
     def languages(self) -> tuple[str, str]:
         """The languages of the sides of the first pair."""
-        first = int(self._first[0])
-        return self._split.language(first) or "unknown", self._split.language(first + 1) or "unknown"
+        return self._pairs.languages
 
     def __len__(self) -> int:
-        return len(self._first) * (2 if self._settings.both_directions else 1)
+        return len(self._pairs)
 
-    def sides(self, index: int) -> tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]]:
+    def sides(self, index: int) -> tuple[Side, Side]:
         """Return, for both sides of example `index`, all its tokens and the number of its language in the store."""
-        swapped, pair = divmod(index, len(self._first))
-        first = int(self._first[pair])
-        one, other = (
-            (self._split.document(document), int(self._split.language_codes[document]))
-            for document in (first, first + 1)
-        )
-        return (other, one) if swapped else (one, other)
+        return self._pairs.sides(index)
 
     def example(self, index: int) -> Example:
         """Build example `index`: cut it to length, frame both sides, give each its positions and its language."""
@@ -118,11 +106,3 @@ def kept(size_a: int, size_b: int, room: int) -> tuple[int, int]:
     if size_b <= room - half:
         return room - size_b, size_b
     return half, room - half
-
-
-def _require_pairs(split: Split) -> None:
-    if not split.num_pairs:
-        raise InputError(
-            f"split {split.name!r} of the store {split.store.path} holds no translations: prepare it with "
-            f"`elision prepare ... --parallel train.en train.ne --languages en ne`"
-        )
