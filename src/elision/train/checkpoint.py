@@ -32,7 +32,9 @@ WEIGHTS, OPTIMIZER, CARRY, STATE, INDEX = (
 )
 
 # What optimisers hold for a parameter, by their name and by the name it has in a checkpoint.
-HELD = {"step": "update", "exp_avg": "first", "exp_avg_sq": "second", "sum": "squares"}
+HELD = {
+    "step": "update", "exp_avg": "first", "exp_avg_sq": "second", "sum": "squares", "rows": "rows", "columns": "columns",
+}  # fmt: skip
 
 
 @dataclasses.dataclass

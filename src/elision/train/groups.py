@@ -4,6 +4,9 @@ from typing import Any
 
 from torch import nn
 
+# Layers whose rows are several matrices that other code keeps apart, and how many, all of the same height.
+_FUSED = {"query_key_value": 3, "key_value": 2}
+
 
 def groups_of(
     model: nn.Module, weight_decay: float, *, decay_all: bool = False, layer_decay: float = 1.0
@@ -25,6 +28,16 @@ def groups_of(
         )
         group["params"].append(parameter)
     return [groups[key] for key in sorted(groups, key=lambda key: (key[0], -key[1]))]
+
+
+def fused_rows(model: nn.Module) -> dict[nn.Parameter, tuple[int, ...]]:
+    """Return, of each tensor that holds several matrices (or biases), how many rows each of them has."""
+    fused: dict[nn.Parameter, tuple[int, ...]] = {}
+    for name, parameter in model.named_parameters():
+        parts = _FUSED.get(name.split(".")[-2]) if "." in name else None
+        if parts is not None:
+            fused[parameter] = (len(parameter) // parts,) * parts
+    return fused
 
 
 def _below_heads(name: str, num_blocks: int) -> int:

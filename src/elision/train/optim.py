@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from elision.errors import InputError
+from elision.train.adafactor import Adafactor
 from elision.train.adagrad import Adagrad
 from elision.train.groups import groups_of
 from elision.train.lamb import Lamb
@@ -65,4 +66,4 @@ class AdamW:
 
 
 # Closed union of what a recipe accepts.
-Optimizer = AdamW | Lamb | Adagrad
+Optimizer = AdamW | Lamb | Adagrad | Adafactor

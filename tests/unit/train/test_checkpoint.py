@@ -12,6 +12,7 @@ from torch import nn
 
 from elision.errors import InputError
 from elision.train import checkpoint
+from elision.train.adafactor import Adafactor
 from elision.train.adagrad import Adagrad
 from elision.train.checkpoint import State, find, load_into, read_index, read_weights, resume, save
 from elision.train.lamb import Lamb
@@ -76,7 +77,15 @@ def test_everything_comes_back_bit_for_bit(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [AdamW(), AdamW(layer_decay=1.0, bias_correction=False), Lamb(), Lamb(bias_correction=True), Adagrad()]
+    "settings",
+    [
+        AdamW(),
+        AdamW(layer_decay=1.0, bias_correction=False),
+        Lamb(),
+        Lamb(bias_correction=True),
+        Adagrad(),
+        Adafactor(),
+    ],
 )
 def test_every_optimiser_goes_on_bit_for_bit(run: Path, settings: Optimizer) -> None:
     model = small_model()
