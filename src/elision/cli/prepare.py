@@ -30,8 +30,9 @@ class Prepare:
 
     Inputs are .txt, .jsonl, .json, .csv, .tsv or .parquet files (also .gz, .zst, .xz, .bz2), folders of them, globs,
     "-" for standard input, or names of `datasets` data sets ("name" or "name:configuration"). "ne=news.txt" says that the
-    language of news.txt is ne. Parallel text (translations) goes into the same store, each pair kept together. Memory
-    stays bounded whatever the size. An interrupted run continues when the same command is given again.
+    language of news.txt is ne. Parallel text (translations, or other pairs of which one side is to be written) goes into
+    the same store, each pair kept together. Memory stays bounded whatever the size. An interrupted run continues when
+    the same command is given again.
 
     For example:
 
@@ -52,10 +53,11 @@ class Prepare:
     """Parallel text: plain text files in twos, where line n of one translates line n of the other, or files that hold
     both sides (.tsv, .csv, .jsonl, .json, .parquet with a column for each; .tmx); all of them also compressed."""
     languages: tuple[str, ...] = ()
-    """Languages of the first and the second side of --parallel: two for all of it, or two for each corpus in turn."""
+    """Languages of the first and the second side of --parallel: two for all of it, or two for each corpus in turn. None
+    where the pairs are no translations but, say, texts and their summaries."""
     parallel_fields: tuple[str, str] | None = None
     """Columns of the two sides in --parallel tables: names, or numbers from 0 in a table without header (if not given:
-    the columns named as the languages, else the only two)."""
+    the columns named as the languages, or source and target without languages; else the only two)."""
     out: Annotated[Path, tyro.conf.arg(metavar="STORE")] = Path("store")
     """Folder to write the store to."""
     corpus: Literal["pydocs"] | None = None

@@ -1,7 +1,8 @@
-"""Parallel text in: two aligned files, tables with a column for each language, translation memories (TMX).
+"""Parallel text in: two aligned files, tables with a column for each side, translation memories (TMX).
 
-Every source yields a document for each pair, whose `translation` is the other side. A side may be empty: what is made
-of the pair, cleaning decides.
+Every source yields a document for each pair, whose `translation` is the other side: the same in another language, or
+whatever else is to be written from it (a summary, a reply). A side may be empty: what is made of the pair, cleaning
+decides.
 """
 
 import csv
@@ -22,7 +23,9 @@ _BLOCK = 1 << 20
 # Asking a file for its position costs as much as reading a short pair.
 _PROGRESS_PAIRS = 256
 
-Languages = tuple[str, str]
+Languages = tuple[str, str] | tuple[None, None]
+# The columns of pairs that are no translations.
+SIDES = ("source", "target")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +130,7 @@ class PairsSource:
             if max(one, other) >= len(first):
                 raise self._unknown(first, "there are columns")
             return (one, other), False
-        wanted = self.fields or self.languages
+        wanted = self._wanted
         if all(name in first for name in wanted):
             return (first.index(wanted[0]), first.index(wanted[1])), True
         if self.fields is None and len(first) == 2:
@@ -151,7 +154,7 @@ class PairsSource:
             yield where, sides[0], sides[1]
 
     def _names(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        wanted = self.fields or self.languages
+        wanted = self._wanted
         if all(name in row for name in wanted):
             return wanted
         texts = [name for name, value in row.items() if isinstance(value, str)]
@@ -159,12 +162,18 @@ class PairsSource:
             return texts[0], texts[1]
         raise self._unknown(list(row), "the first record has the fields")
 
+    @property
+    def _wanted(self) -> tuple[str, str]:
+        """The names that the columns of both sides should have."""
+        return self.fields or (SIDES if self.languages[0] is None else self.languages)
+
     def _unknown(self, there: Sequence[str], what: str) -> InputError:
         shown = ", ".join(name if len(name) <= 40 else f"{name[:40]}..." for name in there) or "nothing"
-        looked = "--parallel-fields" if self.fields is not None else "the languages"
-        wanted = " and ".join(self.fields or self.languages)
+        looked = "By the languages" if self.languages[0] is not None else "Without languages"
+        looked = "By --parallel-fields" if self.fields is not None else looked
+        wanted = " and ".join(self._wanted)
         return InputError(
-            f"{self.path}: which columns are the two sides? By {looked} they would be {wanted}, but {what}: {shown}. Say it "
+            f"{self.path}: which columns are the two sides? {looked} they would be {wanted}, but {what}: {shown}. Say it "
             f"with --parallel-fields ONE OTHER (names, or numbers from 0 in a table without header)."
         )
 
@@ -175,10 +184,11 @@ def parallel_sources(
     """Return the sources of parallel text that `files` are.
 
     Tables and translation memories stand for themselves; other files are taken in twos, aligned line by line.
-    `languages` names those of the first and the second side: two for all, or two for each source in turn.
+    `languages` names those of the first and the second side: two for all, or two for each source in turn; none where
+    the pairs are no translations.
 
-    Raises: InputError for a file that is missing, has no partner or not as many lines as it, and for languages that
-    are missing or do not number as the sources do.
+    Raises: InputError for a file that is missing, has no partner or not as many lines as it, for languages that do not
+    number as the sources do, and for a translation memory without languages.
     """
     paths = [Path(file).expanduser() for file in files]
     for path in paths:
@@ -199,20 +209,23 @@ def parallel_sources(
             f"--parallel: {waiting} has no partner. Give aligned text files in twos (train.en train.ne), or one file that "
             f"holds both sides ({' '.join((*TABLES, MEMORY))}, each also {' '.join(COMPRESSIONS)})."
         )
-    if len(languages) not in (2, 2 * len(groups)):
-        given = f"got {' '.join(languages)}" if languages else "none are given"
+    if len(languages) not in (0, 2, 2 * len(groups)):
         more = "" if len(groups) == 1 else f", or {2 * len(groups)}, two for each of the {len(groups)} corpora"
         raise InputError(
-            f"--languages must name the language of each side of the parallel text, 2 for all of it{more}; {given}."
+            f"--languages must name the language of each side of the parallel text, 2 for all of it{more}; got "
+            f"{' '.join(languages)}. Leave it out where the pairs are no translations."
         )
     sources: list[AlignedSource | PairsSource] = []
     for number, group in enumerate(groups):
         at = 2 * number if len(languages) > 2 else 0
-        pair = (languages[at], languages[at + 1])
-        if pair[0] == pair[1] or not all(pair):
+        pair: Languages = (languages[at], languages[at + 1]) if languages else (None, None)
+        if languages and (pair[0] == pair[1] or not all(pair)):
             raise InputError(
-                f"--languages: the two sides must be of different languages, not {pair[0]!r} and {pair[1]!r}."
+                f"--languages: the two sides must be of different languages, not {pair[0]!r} and {pair[1]!r}. Leave it out "
+                f"where the pairs are no translations."
             )
+        if not languages and kind_of(group[0])[1] == MEMORY:
+            raise InputError(f"{group[0]} holds its text by language: say with --languages which two the sides are of.")
         if len(group) == 1:
             sources.append(PairsSource(group[0], pair, fields))
         else:

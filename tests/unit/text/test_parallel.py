@@ -173,15 +173,16 @@ def test_translation_memories_that_cannot_be_read_safely_are_refused(tmp_path, c
     ("files", "languages", "message"),
     [
         (["train.en"], EN_NE, "train.en has no partner"),
-        (["train.en", "train.ne"], (), "--languages must name .* none are given"),
         (["train.en", "train.ne"], ("en",), "--languages must name .* got en"),
-        (["train.en", "train.ne"], ("en", "en"), "of different languages"),
+        (["train.en", "train.ne"], ("en", "en"), "of different languages, .* Leave it out where"),
+        (["train.tmx"], (), "train.tmx holds its text by language: say with --languages"),
         (["train.en", "train.xx"], EN_NE, "There is no file .*train.xx"),
         (["train.en", "train.ne", "train.ne", "train.en"], ("en", "ne", "hi"), "or 4, two for each of the 2 corpora"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, files, languages, message):
     aligned(tmp_path)
+    (tmp_path / "train.tmx").write_text(TMX)
     with pytest.raises(InputError, match=message):
         parallel_sources([tmp_path / name for name in files], languages)
 
@@ -190,6 +191,34 @@ def test_each_corpus_may_have_languages_of_its_own(tmp_path):
     first, second = aligned(tmp_path)
     sources = parallel_sources([first, second, second, first], ("en", "ne", "hi", "de"))
     assert [source.languages for source in sources] == [("en", "ne"), ("hi", "de")]
+
+
+@pytest.mark.parametrize("header", [["source", "target"], ["question", "answer"]])
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.csv", write_csv), ("a.jsonl", write_json), ("a.parquet", write_parquet)]
+)
+def test_pairs_without_languages_are_source_and_target_or_the_only_two_columns(tmp_path, name, write, header):
+    write(tmp_path / name, header)
+    (source,) = parallel_sources([tmp_path / name], ())
+    if header[0] != "source" and name == "a.csv":
+        with pytest.raises(
+            InputError, match=r"Without languages they would be source and target, but .* question, more"
+        ):
+            list(source.documents(lambda done: None))
+        return
+    documents = list(source.documents(lambda done: None))
+    assert [(document.text, document.translation.text) for document in documents] == PAIRS
+    assert {document.language for document in documents} | {d.translation.language for d in documents} == {None}
+
+
+def test_pairs_without_languages_are_stored_as_pairs(tmp_path):
+    pairs = invented(30)
+    sources = parallel_sources(aligned(tmp_path, pairs), ())
+    store = prepare(sources, tmp_path / "store", ByteLevelBPE(300), validation=0)
+    split = store.split("train")
+    assert split.num_pairs == len(set(pairs)) and store.languages == [] and (split.language_codes == -1).all()
+    decode = store.tokenizer.decode
+    assert {(decode(split.document(i)), decode(split.document(i + 1))) for i in split.pair_starts} == set(pairs)
 
 
 def invented(number: int) -> list[tuple[str, str]]:
