@@ -30,12 +30,12 @@ def xlm_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
 
 
 def unigram_template(raw: tokenizers.Tokenizer, layout: str) -> processors.PostProcessor:
-    """Return the frame of a Unigram layout: that of BERT, RoBERTa, T5 or XLNet."""
+    """Return the frame of a Unigram layout: that of BERT, RoBERTa, T5 (also Marian) or XLNet."""
     if layout == "albert":
         return bert_template(raw)
     if layout == "xlm-r":
         return roberta_template(raw)
-    if layout == "t5":
+    if layout in ("t5", "marian"):
         return processors.TemplateProcessing(
             single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", raw.token_to_id("</s>"))]
         )

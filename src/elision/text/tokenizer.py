@@ -114,8 +114,8 @@ class ByteLevelBPE:
         special = [*_BPE_LAYOUTS[self.layout][0], *self.extra_special_tokens]
         _check_size(self.vocab_size, len(special), 256)
         vocab_size = self.vocab_size
-        if self.layout in _MASK_LAST:
-            special.remove(self.roles["mask"])
+        if self.layout in _LAST:
+            special.remove(self.roles[_LAST[self.layout]])
             vocab_size -= 1
         raw = tokenizers.Tokenizer(models.BPE())
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=self.add_prefix_space)
@@ -128,8 +128,8 @@ class ByteLevelBPE:
             show_progress=False,
         )
         _train(raw, trainer, _listed(texts), vocab_size, len(special))
-        if self.layout in _MASK_LAST:
-            raw = _with_last(raw, self.roles["mask"])
+        if self.layout in _LAST:
+            raw = _with_last(raw, self.roles[_LAST[self.layout]], is_word=_LAST[self.layout] == "mask")
         templates = {"roberta": roberta_template, "xlm": xlm_template}
         if self.layout in templates:
             raw.post_processor = templates[self.layout](raw)
@@ -140,13 +140,14 @@ class ByteLevelBPE:
 
 @dataclasses.dataclass(frozen=True)
 class Unigram:
-    """SentencePiece's unigram model (T5, XLNet, ALBERT): the likeliest split under a unigram model of pieces."""
+    """SentencePiece's unigram model (T5, XLNet, ALBERT, Marian): the likeliest split under a unigram model of pieces."""
 
     vocab_size: int = 32000
     """Number of symbols, special ones included."""
-    layout: Literal["t5", "xlnet", "albert", "xlm-r"] = "t5"
-    """Special symbols in id order: `t5` <pad> </s> <unk> <s> <mask>; `xlnet` <unk> <s> </s> <cls> <sep> <pad> <mask>;
-    `albert` <pad> <unk> [CLS] [SEP] [MASK]; `xlm-r` <s> <pad> </s> <unk>, and <mask> as the last symbol of all."""
+    layout: Literal["t5", "xlnet", "albert", "xlm-r", "marian"] = "t5"
+    """Special symbols in id order: `t5` <pad> </s> <unk>; `xlnet` <unk> <s> </s> <cls> <sep> <pad> <mask>;
+    `albert` <pad> <unk> [CLS] [SEP] [MASK]; `xlm-r` <s> <pad> </s> <unk>, and <mask> as the last symbol of all;
+    `marian` </s> <unk>, and <pad> as the last of all."""
     lowercase: bool = False
     """Fold upper case into lower case."""
     normal_form: Literal["nfc", "nfkc"] = "nfc"
@@ -157,9 +158,10 @@ class Unigram:
     """Share of the characters of the training text that must get a symbol. Of the others, at the default, those that
     come twice and once in two million get one too while an eighth of the vocabulary holds them; the rest become unknown."""
     num_sentinels: int = 0
-    """Number of symbols <extra_id_0>, <extra_id_1> ... that stand for left-out spans (T5 has 100)."""
+    """Number of symbols <extra_id_0>, <extra_id_1> ... that stand for left-out spans (T5 has 100). As in T5 they are the
+    last symbols and count downwards: <extra_id_0> has the highest id."""
     extra_special_tokens: tuple[str, ...] = ()
-    """More special symbols, numbered after those of the layout and before the sentinels."""
+    """More special symbols, numbered after those of the layout."""
 
     @property
     def roles(self) -> dict[str, str]:
@@ -171,12 +173,13 @@ class Unigram:
 
         Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the alphabet.
         """
-        sentinels = [f"<extra_id_{i}>" for i in range(self.num_sentinels)]
-        special = [*_UNIGRAM_LAYOUTS[self.layout][0], *self.extra_special_tokens, *sentinels]
-        _check_size(self.vocab_size, len(special), 0)
-        vocab_size = self.vocab_size
-        if self.layout in _MASK_LAST:
-            special.remove(self.roles["mask"])
+        special = [*_UNIGRAM_LAYOUTS[self.layout][0], *self.extra_special_tokens]
+        sentinels = [f"<extra_id_{i}>" for i in reversed(range(self.num_sentinels))]
+        _check_size(self.vocab_size, len(special) + len(sentinels), 0)
+        vocab_size = self.vocab_size - len(sentinels)
+        letters = sorted(set("".join([*special, *sentinels])))
+        if self.layout in _LAST:
+            special.remove(self.roles[_LAST[self.layout]])
             vocab_size -= 1
         texts = _listed(texts)
         raw = tokenizers.Tokenizer(models.Unigram())
@@ -191,13 +194,15 @@ class Unigram:
             special_tokens=special,
             unk_token=self.roles["unk"],
             # So that "</s>" in a corpus can be spelled with ordinary pieces.
-            initial_alphabet=sorted(set("".join(special))),
+            initial_alphabet=letters,
             show_progress=False,
         )
-        _train(raw, trainer, texts, vocab_size, len(special))
+        num_later = self.vocab_size - vocab_size
+        _train(raw, trainer, texts, self.vocab_size, len(special) + num_later, num_later)
         raw = _without_special_pieces(raw, special)
-        if self.layout in _MASK_LAST:
-            raw = _with_last(raw, self.roles["mask"])
+        raw = _with_last(raw, *sentinels, is_word=True)
+        if self.layout in _LAST:
+            raw = _with_last(raw, self.roles[_LAST[self.layout]], is_word=_LAST[self.layout] == "mask")
         raw.post_processor = unigram_template(raw, self.layout)
         return Tokenizer(raw, self.roles)
 
@@ -219,8 +224,8 @@ _BPE_LAYOUTS = {
 }
 _UNIGRAM_LAYOUTS = {
     "t5": (
-        ["<pad>", "</s>", "<unk>", "<s>", "<mask>"],
-        {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>", "mask": "<mask>"},
+        ["<pad>", "</s>", "<unk>"],
+        {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"},
     ),
     "xlnet": (
         ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"],
@@ -234,17 +239,22 @@ _UNIGRAM_LAYOUTS = {
         ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
         {"cls": "<s>", "bos": "<s>", "pad": "<pad>", "sep": "</s>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"},
     ),
+    "marian": (
+        ["</s>", "<unk>", "<pad>"],
+        {"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
+    ),
 }
-# Layouts in fairseq's order, where the mask is the last symbol of all.
-_MASK_LAST = ("roberta", "xlm-r")
+# Layouts with a symbol after all others: the mask in fairseq's, what the first output follows in Marian's.
+_LAST = {"roberta": "mask", "xlm-r": "mask", "marian": "pad"}
 
 
 def layouts(spec: TokenizerSpec) -> list[TokenizerSpec]:
-    """Return `spec` in each layout of its kind, the one with the fewest special symbols first."""
+    """Return `spec` in each layout of its kind: its own first, then those with the fewest special symbols."""
     if isinstance(spec, WordPiece | Words):
         return [spec]
     known = _BPE_LAYOUTS if isinstance(spec, ByteLevelBPE) else _UNIGRAM_LAYOUTS
-    return [dataclasses.replace(spec, layout=name) for name in sorted(known, key=lambda name: len(known[name][0]))]
+    names = sorted(known, key=lambda name: (name != spec.layout, len(known[name][0])))
+    return [dataclasses.replace(spec, layout=name) for name in names]
 
 
 def _listed(texts: Iterable[str]) -> list[str]:
@@ -309,7 +319,10 @@ _CHINESE = (
 )
 
 
-def _train(raw: tokenizers.Tokenizer, trainer: object, texts: list[str], vocab_size: int, num_special: int) -> None:
+def _train(
+    raw: tokenizers.Tokenizer, trainer: object, texts: list[str], vocab_size: int, num_special: int, num_later: int = 0
+) -> None:
+    """Train the model; of the `vocab_size` symbols and `num_special` special ones, `num_later` come after the training."""
     try:
         raw.train_from_iterator(texts, trainer, length=len(texts))
     except Exception as error:
@@ -318,7 +331,7 @@ def _train(raw: tokenizers.Tokenizer, trainer: object, texts: list[str], vocab_s
             f"A vocabulary of {vocab_size} symbols could not be trained on this text ({error}). "
             "Raise --vocab-size, or lower the character coverage."
         ) from error
-    size = raw.get_vocab_size(with_added_tokens=True)
+    size = raw.get_vocab_size(with_added_tokens=True) + num_later
     if size > vocab_size:
         raise InputError(
             f"vocab_size = {vocab_size} cannot hold the {num_special} special tokens and the "
@@ -343,15 +356,16 @@ def _without_special_pieces(raw: tokenizers.Tokenizer, special: list[str]) -> to
     return tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
 
 
-def _with_last(raw: tokenizers.Tokenizer, symbol: str) -> tokenizers.Tokenizer:
-    """Number a special symbol after all others; it takes the space before it along, as the word that it hides would."""
+def _with_last(raw: tokenizers.Tokenizer, *symbols: str, is_word: bool) -> tokenizers.Tokenizer:
+    """Number special symbols after all others; those for words take the space before them along, as the words would."""
     description = json.loads(raw.to_str())
     vocab = description["model"]["vocab"]
-    number = len(vocab)
-    if isinstance(vocab, dict):
-        vocab[symbol] = number
-    else:
-        vocab.append([symbol, -1000.0])
-    flags = {"single_word": False, "lstrip": True, "rstrip": False, "normalized": False, "special": True}
-    description["added_tokens"].append({"id": number, "content": symbol, **flags})
+    flags = {"single_word": False, "lstrip": is_word, "rstrip": False, "normalized": False, "special": True}
+    for symbol in symbols:
+        number = len(vocab)
+        if isinstance(vocab, dict):
+            vocab[symbol] = number
+        else:
+            vocab.append([symbol, -1000.0])
+        description["added_tokens"].append({"id": number, "content": symbol, **flags})
     return tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))

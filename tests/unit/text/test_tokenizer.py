@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from elision.errors import InputError
-from elision.text.tokenizer import ByteLevelBPE, Tokenizer, Unigram, WordPiece
+from elision.text.tokenizer import ByteLevelBPE, Tokenizer, Unigram, WordPiece, layouts
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog. It's unbelievable!",
@@ -22,6 +22,7 @@ SPECS = [
     Unigram(300),
     Unigram(300, layout="albert", lowercase=True, normal_form="nfkc"),
     Unigram(320, layout="xlnet", num_sentinels=3),
+    Unigram(300, layout="marian"),
 ]
 
 
@@ -249,3 +250,23 @@ def test_xlm_layout_numbers_its_symbols_as_released_and_ends_and_begins_with_one
     one, other = tokenizer.encode("some"), tokenizer.encode("text")
     assert tokenizer.encode("some", add_special_tokens=True) == [1, *one, 1]
     assert tokenizer.raw.encode("some", "text").ids == [1, *one, 1, *other, 1]
+
+
+def test_marian_layout_ends_a_text_with_its_first_symbol_and_has_padding_as_its_last():
+    tokenizer = Unigram(300, layout="marian").train(TEXTS)
+    words = tokenizer.vocabulary
+    assert words.size <= 300
+    assert (words.eos, words.unk, words.pad) == (0, 1, words.size - 1)
+    assert np.flatnonzero(words.special).tolist() == [0, 1, words.size - 1]
+    assert tokenizer.tokens([0, 1, words.size - 1]) == ["</s>", "<unk>", "<pad>"]
+    one, other = tokenizer.encode("the fox"), tokenizer.encode("the dog")
+    assert tokenizer.encode("the fox", add_special_tokens=True) == [*one, 0]
+    assert tokenizer.raw.encode("the fox", "the dog").ids == [*one, 0, *other, 0]
+    # Unlike a mask, padding stands for no word and takes no space along.
+    assert tokenizer.raw.encode("the <pad>", add_special_tokens=False).offsets[-1] == (4, 9)
+
+
+def test_the_layouts_of_a_kind_begin_with_its_own():
+    assert [spec.layout for spec in layouts(Unigram())][:2] == ["t5", "marian"]
+    assert layouts(Unigram(layout="albert"))[0] == Unigram(layout="albert")
+    assert [spec.layout for spec in layouts(ByteLevelBPE())] == ["gpt2", "roberta", "xlm"]
