@@ -12,6 +12,7 @@ from elision.data.example import Example
 from elision.data.mixing import MixedPlan
 from elision.data.noise import Noise
 from elision.data.order import generator, shuffled, shuffled_epochs
+from elision.data.ramp import BatchRamp, BatchSizes, batch_sizes
 from elision.data.segment import Plan
 from elision.text.vocabulary import Vocabulary
 
@@ -20,8 +21,9 @@ from elision.text.vocabulary import Vocabulary
 class Loader:
     """Microbatches of any step, in a keyed random order over the plan, epoch after epoch.
 
-    Step s reads examples s * batch_size ... of the endless sequence of shuffled epochs. They are dealt to ranks in
-    turn (rank r takes every num_ranks-th) and cut into microbatches of `microbatch_size`; each is packed on its own.
+    Step s reads examples s * batch_size ... of the endless sequence of shuffled epochs (with a `ramp` it reads fewer at
+    first, and begins where the steps before it end). They are dealt to ranks in turn (rank r takes every num_ranks-th)
+    and cut into microbatches of `microbatch_size`; each is packed on its own.
     Which examples a step reads, and the noise on each, therefore depend neither on the number of ranks nor on the
     size of a microbatch, and packing only changes where in a row an example lies.
 
@@ -43,6 +45,7 @@ class Loader:
     batch_size: int
     microbatch_size: int
     row_length: int
+    ramp: BatchRamp | None = None
     packing: bool = True
     pin_memory: bool = False
     causal: bool = False
@@ -55,10 +58,11 @@ class Loader:
 
     def examples_of(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (epochs, indices), int64 [batch_size / num_ranks] each: what this rank reads at `step`."""
-        mine = np.arange(self.rank, self.batch_size, self.num_ranks)
+        mine = np.arange(self.rank, self.sizes.of_step(step), self.num_ranks)
         if self.plan.contiguous:
+            assert self.ramp is None, "every row of a contiguous plan goes on from step to step"
             return np.divmod(mine * self._stream_length(self.batch_size) + step, len(self.plan))
-        places = step * self.batch_size + mine
+        places = self.sizes.examples_before(step) + mine
         if isinstance(self.plan, MixedPlan):
             return self.plan.order(places, self.seed)
         return shuffled_epochs(places, len(self.plan), self.seed, "epoch")
@@ -78,6 +82,25 @@ class Loader:
     def num_kinds(self) -> int:
         """How many kinds of batches are read in turn."""
         return 1 + len(self.turns)
+
+    @property
+    def sizes(self) -> BatchSizes:
+        """How many examples each step reads, over all ranks."""
+        return batch_sizes(self.batch_size, self.ramp)
+
+    def tokens_by(self, step: int) -> int:
+        """Return how many tokens the steps before `step` read, if every example is as long as it may be."""
+        kinds = enumerate((self, *self.turns))
+        turns = ((kind, -(-(step - at) // self.num_kinds)) for at, kind in kinds)
+        return sum(kind.sizes.examples_before(turn) * kind.row_length for kind, turn in turns)
+
+    def steps_reading(self, examples: float) -> float:
+        """Return how many steps read so many examples, of all kinds together."""
+        return self.num_kinds * self.sizes.steps_reading(examples / self.num_kinds)
+
+    def at_full_size(self) -> "Loader":
+        """Return the loader whose every step reads a whole batch."""
+        return dataclasses.replace(self, ramp=None, turns=tuple(turn.at_full_size() for turn in self.turns))
 
     def in_order(self, num_examples: int) -> Iterator[Batch]:
         """Yield the first examples of a fixed shuffled order, with fixed noise: the same every time (evaluation).

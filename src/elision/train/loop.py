@@ -159,7 +159,8 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
                 losses["loss"] = losses["loss"] + loss.detach() if "loss" in losses else loss.detach()
             carry = _joined(carried)
             losses["grad_norm"] = clip_(clipped_together, train.optimizer.clip_norm)
-            rate = train.optimizer.learning_rate * train.schedule.share(state.step, train.steps)
+            share = train.schedule.share(state.step, train.steps, run.data.tokens_by)
+            rate = train.optimizer.learning_rate * share
             train.optimizer.prepare(optimizer, state.step + 1, rate)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -175,6 +176,8 @@ def _fit_until_failure(run: Run) -> checkpoint.State:
                 state.pending = {}
                 values |= {"learning_rate": rate, **watch.rates()}
                 values["peak_memory_bytes"] = peak_memory_bytes(device)
+                if train.ramp is not None:
+                    values["batch_size"] = float(sum(batch.num_examples for batch in microbatches))
                 log.write(state.step, "train", values)
                 run.report(Progress(state.step, train.steps, "train", values))
             is_best = False

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Literal
 
+from elision.data.ramp import BatchRamp
 from elision.errors import InputError
 from elision.train.optim import AdamW, Optimizer
 from elision.train.schedule import Linear, Schedule
@@ -15,6 +16,8 @@ class Train:
 
     batch_size: int = 256
     """examples in a step (one update), over all microbatches"""
+    ramp: BatchRamp | None = None
+    """smaller batches at first, growing to batch_size (GPT-3); None = all of batch_size"""
     microbatch_size: int | None = None
     """examples in one forward and backward pass; None = the whole batch. Smaller saves memory and changes no result"""
     steps: int = 1_000_000
@@ -55,6 +58,11 @@ class Train:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"train.{name} is {value}: it must be at least 1, or None")
+        if self.ramp is not None and self.ramp.initial_size > self.batch_size:
+            raise InputError(
+                f"train.ramp.initial_size is {self.ramp.initial_size}, but train.batch_size is {self.batch_size}: batches "
+                f"grow, so start with at most that"
+            )
         if self.budget is not None:
             parse_budget(self.budget)
 
