@@ -14,11 +14,12 @@ from elision.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of ours and its counterpart: several names when it lies there in equal parts (queries, keys, values).
+    """One tensor of ours and its counterpart: several names when it lies there in parts (queries, keys, values).
 
     `transposed`: matrices lie there with inputs first (GPT-2's Conv1D). `shape`: what is one dimension of ours is several
     there, after any transposition (XLNet's heads and channels); None = as ours. `num_heads`: queries, keys and values lie
-    there head by head, each head's three one after another (DeBERTa's in_proj); 0 = all queries first, as ours.
+    there head by head, each head's three one after another (DeBERTa's in_proj); 0 = all queries first, as ours. `sizes`: how
+    many of our rows each part has, where they differ (grouped queries have fewer keys and values); () = equal parts.
     """
 
     ours: str
@@ -26,6 +27,15 @@ class Entry:
     transposed: bool = False
     shape: tuple[int, ...] | None = None
     num_heads: int = 0
+    sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.sizes) in (0, len(self.theirs)), f"{self.ours}: {len(self.theirs)} names, sizes {self.sizes}"
+
+    def parts(self, num_rows: int) -> tuple[int, ...]:
+        """Return how many rows of ours, of `num_rows` in all, each part has."""
+        assert not self.sizes or sum(self.sizes) == num_rows, f"{self.ours}: {num_rows} rows, sizes {self.sizes}"
+        return self.sizes or (num_rows // len(self.theirs),) * len(self.theirs)
 
     def stored(self, part: torch.Size) -> torch.Size:
         """Return the shape there of a part that has this shape here."""
@@ -67,7 +77,8 @@ class KeyMap:
         assert ours.keys() == known, f"not in the table: {sorted(ours.keys() ^ known)}"
         theirs: dict[str, Tensor] = {}
         for entry in self.entries:
-            for name, part in zip(entry.theirs, ours[entry.ours].chunk(len(entry.theirs)), strict=True):
+            whole = ours[entry.ours]
+            for name, part in zip(entry.theirs, whole.split(entry.parts(len(whole))), strict=True):
                 lying = part.T if entry.transposed else part
                 if entry.num_heads:
                     lying = _regrouped(lying, 3, entry.num_heads)
@@ -88,10 +99,10 @@ class KeyMap:
         ours: dict[str, Tensor] = {}
         for entry in self.entries:
             wanted = shapes[entry.ours]
-            part_shape = torch.Size([wanted[0] // len(entry.theirs), *wanted[1:]])
-            stored = entry.stored(part_shape)
             parts = []
-            for name in entry.theirs:
+            for name, num_rows in zip(entry.theirs, entry.parts(wanted[0]), strict=True):
+                part_shape = torch.Size([num_rows, *wanted[1:]])
+                stored = entry.stored(part_shape)
                 if theirs[name].shape != stored:
                     raise InputError(
                         f"{name} in {source} has shape {tuple(theirs[name].shape)}, but its config.json says "

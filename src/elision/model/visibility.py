@@ -13,26 +13,42 @@ from elision.data.batch import Batch
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Visible:
-    """What attention needs to know: `mask` bool [B or 1, 1, Q, K] or None (all), and whether it is plainly causal.
+    """What attention needs to know, as conditions that all must hold.
 
-    `causal` with no mask lets fused kernels skip the upper triangle without being handed one.
+    `mask`: bool [B or 1, 1, Q or 1, K] or None (all). `causal`: a query sees itself and what came before. `window`: of what
+    came before it sees no more than the last window - 1. The Q queries are the last ones of the K keys. Without a mask,
+    `causal` and `window` let kernels skip what nobody sees without being handed a mask.
     """
 
     mask: Tensor | None = None
     causal: bool = False
+    window: int | None = None
 
     def __and__(self, other: "Visible") -> "Visible":
         """Return what both allow."""
-        if self.mask is None and other.mask is None:
-            return Visible(None, self.causal or other.causal)
-        mask = None
-        for side in (self, other):
-            if side.mask is not None:
-                mask = side.mask if mask is None else mask & side.mask
-        if self.causal or other.causal:
-            assert mask is not None
-            mask = mask & causal_mask(mask.shape[-2], mask.shape[-1], mask.device)
-        return Visible(mask)
+        causal, window = self.causal or other.causal, self.window
+        if window is None or (other.window is not None and other.window < window):
+            window = other.window
+        masks = [side.mask for side in (self, other) if side.mask is not None]
+        if not masks:
+            return Visible(None, causal, window)
+        joined = Visible(masks[0] if len(masks) == 1 else masks[0] & masks[1], causal, window)
+        num_queries, num_keys = joined.mask.shape[-2:]
+        if num_queries == 1:
+            # It may stand for all queries alike, and how many those are is known only where they are.
+            return joined
+        return Visible(joined.matrix(num_queries, num_keys, joined.mask.device))
+
+    def matrix(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor | None:
+        """Return all conditions as one mask, bool [B or 1, 1, Q or 1, K], or None where everything is seen."""
+        mask = self.mask
+        if self.causal and num_queries > 1:
+            before = causal_mask(num_queries, num_keys, device)
+            mask = before if mask is None else mask & before
+        if self.window is not None and self.window < num_keys:
+            near = window_mask(num_queries, num_keys, self.window, device)
+            mask = near if mask is None else mask & near
+        return mask
 
 
 EVERYTHING = Visible()
@@ -44,6 +60,13 @@ def causal_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor
     keys = torch.arange(num_keys, device=device)
     queries = keys[num_keys - num_queries :]
     return (keys[None, :] <= queries[:, None])[None, None]
+
+
+def window_mask(num_queries: int, num_keys: int, window: int, device: torch.device) -> Tensor:
+    """Return bool [1, 1, Q, K]: query i, the (K - Q + i)-th of the keys, sees itself, the window - 1 before, all behind."""
+    keys = torch.arange(num_keys, device=device)
+    queries = keys[num_keys - num_queries :]
+    return (keys[None, :] > queries[:, None] - window)[None, None]
 
 
 def same_document(batch: Batch) -> Visible:

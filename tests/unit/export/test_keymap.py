@@ -69,3 +69,15 @@ def test_heads_and_channels_that_lie_apart_there_are_one_dimension_here() -> Non
     assert all(torch.equal(back[name], ours[name]) for name in ours)
     with pytest.raises(InputError, match=r"mask in x has shape \(4,\), but its config.json says \(1, 1, 4\)"):
         table.to_ours(theirs | {"mask": torch.zeros(4)}, {name: value.shape for name, value in ours.items()}, "x")
+
+
+def test_parts_of_unequal_size_keep_their_rows() -> None:
+    """Four heads of queries share one head of keys and values."""
+    fused = torch.arange(18.0).view(6, 3)
+    table = KeyMap([Entry("fused", ("q", "k", "v"), sizes=(4, 1, 1))])
+    theirs = table.to_theirs({"fused": fused})
+    assert torch.equal(theirs["q"], fused[:4])
+    assert theirs["k"].tolist() == [[12, 13, 14]] and theirs["v"].tolist() == [[15, 16, 17]]
+    assert torch.equal(table.to_ours(theirs, {"fused": fused.shape}, "x")["fused"], fused)
+    with pytest.raises(InputError, match=r"k in x has shape \(2, 3\), but its config.json says \(1, 3\)"):
+        table.to_ours(theirs | {"k": torch.zeros(2, 3)}, {"fused": fused.shape}, "x")

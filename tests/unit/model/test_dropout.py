@@ -91,8 +91,9 @@ def test_attention_in_blocks_equals_the_plain_form_with_the_same_weights_dropped
     draw = blockwise._factor
 
     def remember(weight: torch.Tensor, dropout: float, seed: int) -> torch.Tensor:
-        factors.append(draw(weight, dropout, seed))
-        return factors[-1]
+        factor = draw(weight, dropout, seed)
+        factors.append(factor.clone())
+        return factor
 
     monkeypatch.setattr(blockwise, "_factor", remember)
     mixed = blockwise.attend_in_blocks(query, key, value, visible, 0.4)
@@ -102,8 +103,9 @@ def test_attention_in_blocks_equals_the_plain_form_with_the_same_weights_dropped
     # The backward pass drops what the forward pass dropped.
     assert all(torch.equal(one, other) for one, other in zip(factors[:num_blocks], factors[num_blocks:]))
     factor = torch.zeros(2, 3, num_queries, 7, dtype=torch.float64)
-    for index, part in enumerate(factors[:num_blocks]):
-        factor[:, :, index * block : index * block + part.shape[2], : part.shape[3]] = part
+    seen = blockwise._blocks(num_queries, 7, visible)
+    for (start, stop, low, high), part in zip(seen, factors[:num_blocks], strict=True):
+        factor[:, :, start:stop, low:high] = part
     mask = causal_mask(num_queries, 7, CPU) if visible.causal else visible.mask
     score = query @ key.transpose(-1, -2) / math.sqrt(4)
     score = score if mask is None else score.masked_fill(~mask, float("-inf"))
