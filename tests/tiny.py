@@ -42,6 +42,7 @@ SIZES: dict[str, Any] = {
     "filters": ((1, 8), (2, 8), (3, 16)),
     "num_highways": 1,
     "num_targets": 100,
+    "cutoffs": (100, 200),
     "num_samples": 0,
     "offset_size": 16,
     "num_positions": 32,
@@ -50,6 +51,8 @@ SIZES: dict[str, Any] = {
     "permute_length": 12,
     "memory_length": 18,
     "batch_size": 8,
+    "initial_size": 2,
+    "num_examples": 30,
     "steps": 40,
     "eval_examples": 8,
     "log_every": 5,
@@ -222,7 +225,8 @@ def loader(recipe: Recipe, store: Store, **settings: Any) -> Loader:
         seed=train.seed,
         batch_size=train.batch_size,
         microbatch_size=train.microbatch_size or train.batch_size,
-        row_length=recipe.segmenter.max_length,
+        row_length=recipe.row_length(),
+        answers=recipe.answers(words),
         languages=recipe.language_numbers(store.split("train")),
     )
     return dataclasses.replace(built, **settings)

@@ -18,7 +18,7 @@ class BatchRamp:
 
     initial_size: int = 16
     """examples in the first step"""
-    examples: int = 2_000_000
+    num_examples: int = 2_000_000
     """examples after which batches have their full size"""
     increment: int = 1
     """batches grow by so many examples at a time: a multiple of the number of processes keeps their shares equal"""
@@ -30,9 +30,9 @@ class BatchRamp:
 
     def size_after(self, examples: int, batch_size: int) -> int:
         """Return how many examples the step reads that comes after so many; `batch_size` is the full size."""
-        if examples >= self.examples:
+        if examples >= self.num_examples:
             return batch_size
-        grown = (batch_size - self.initial_size) * examples // self.examples
+        grown = (batch_size - self.initial_size) * examples // self.num_examples
         return self.initial_size + grown // self.increment * self.increment
 
 
@@ -55,8 +55,8 @@ class BatchSizes:
         while self._sizes[-1] < batch_size:
             size = self._sizes[-1]
             # The first number of examples after which it is larger.
-            wanted = (size - ramp.initial_size + ramp.increment) * ramp.examples
-            larger_at = min(ramp.examples, -(-wanted // (batch_size - ramp.initial_size)))
+            wanted = (size - ramp.initial_size + ramp.increment) * ramp.num_examples
+            larger_at = min(ramp.num_examples, -(-wanted // (batch_size - ramp.initial_size)))
             num_steps = -(-(larger_at - examples) // size)
             step, examples = step + num_steps, examples + num_steps * size
             self._steps.append(step)

@@ -6,7 +6,15 @@ import pytest
 
 from elision import recipes
 from elision.errors import InputError
-from elision.train.schedule import Constant, Cosine, InverseSquareRoot, Linear, Schedule
+from elision.train.schedule import (
+    Constant,
+    Cosine,
+    InverseSquareRoot,
+    Linear,
+    ReciprocalSquareRoot,
+    Schedule,
+    TokenCosine,
+)
 
 
 def test_berts_rate_jumps_down_when_warm_up_ends() -> None:
@@ -128,3 +136,35 @@ def test_a_warm_up_longer_than_the_run_only_climbs(schedule: Schedule) -> None:
 def test_a_negative_warm_up_is_refused(kind: type) -> None:
     with pytest.raises(InputError, match="warmup is -1"):
         kind(warmup=-1)
+
+
+def test_t5s_rate_is_the_reciprocal_root_of_the_step_in_absolute_terms() -> None:
+    schedule = ReciprocalSquareRoot(hold=10_000)
+    for steps in (100, 10**6):
+        rates = [schedule.share(step, steps) for step in (0, 9_999, 10_000, 40_000, 10**6)]
+        assert rates == pytest.approx([0.01, 0.01, 0.01, 0.005, 0.001])
+    with pytest.raises(InputError, match="hold is 0"):
+        ReciprocalSquareRoot(hold=0)
+
+
+def test_gpt3s_rate_at_260_billion_tokens_is_a_tenth_of_the_peak_and_stays_there() -> None:
+    schedule = TokenCosine()
+
+    def share(tokens: float) -> float:
+        # One step that ends at so many tokens, of a run that goes on to 300 billion.
+        return schedule.share(0, 2, lambda step: [0, int(tokens), int(300e9)][step])
+
+    assert [share(tokens) for tokens in (0, 187.5e6, 375e6)] == pytest.approx([0, 0.5, 1.0])
+    assert share((260e9 + 375e6) / 2) == pytest.approx(0.55)
+    assert [share(tokens) for tokens in (260e9, 280e9, 300e9)] == pytest.approx([0.1, 0.1, 0.1])
+    assert share(259e9) > 0.1
+
+
+def test_tokens_can_be_shares_of_all_tokens_of_a_run() -> None:
+    schedule, tokens_by = TokenCosine(warmup=0.25, decay=0.75, final_share=0.2), lambda step: 10 * step * step
+    # The steps end at 10, 40, 90 and 160 of 160 tokens; the cosine spans 40 to 120.
+    assert [schedule.share(step, 4, tokens_by) for step in range(4)] == pytest.approx(
+        [0.25, 1.0, 0.2 + 0.8 * (1 + math.cos(math.pi * 50 / 80)) / 2, 0.2]
+    )
+    with pytest.raises(InputError, match="decay is 0"):
+        TokenCosine(decay=0)
