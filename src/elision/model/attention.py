@@ -62,15 +62,16 @@ def attend(
     """Return the mixed values [B, H, Q, C] by the fastest path there is; what a query mixes that sees nothing means nothing.
 
     Head h of the queries looks at head h // (H / G) of the keys. scale: None = 1 / sqrt(C). bias: added to the scores of
-    every row. That path is PyTorch's fused attention, but on a CPU for what its kernel there would do by holding all weights
-    of all rows at once, several times over (dropout, a bias that learns), and for windows, beyond which it would look in vain.
+    every row. That path is PyTorch's fused attention, but on a CPU for what its kernel there does not know and PyTorch would
+    do by holding all weights of all rows at once, several times over (dropout, a bias that learns), and for windows, beyond
+    which it would look in vain.
     """
     num_queries, num_keys = query_BHQC.shape[2], key_BGKC.shape[2]
     on_cpu = query_BHQC.device.type == "cpu"
     if on_cpu and not torch.compiler.is_compiling():
-        learns = bias_HQK is not None and bias_HQK.requires_grad and torch.is_grad_enabled()
+        biased = bias_HQK is not None and num_queries > 1
         skips = visible.window is not None and num_queries > 1 and visible.window + BLOCK_QUERIES <= num_keys // 2
-        if dropout > 0 or learns or skips:
+        if dropout > 0 or biased or skips:
             return attend_in_blocks(query_BHQC, key_BGKC, value_BGKC, visible, dropout, scale, bias_HQK)
     narrow = visible.window is not None and visible.window < num_keys
     plain = visible.mask is None and not narrow and bias_HQK is None and num_queries == num_keys
