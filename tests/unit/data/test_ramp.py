@@ -175,9 +175,9 @@ def test_streams_that_go_on_from_step_to_step_cannot_grow(store_of, tmp_path: Pa
 
 
 def test_settings_out_of_range_are_named() -> None:
-    with pytest.raises(InputError, match="ramp.initial_size is 0"):
+    with pytest.raises(InputError, match=r"ramp\.initial_size is 0"):
         BatchRamp(initial_size=0)
-    with pytest.raises(InputError, match="train.ramp.initial_size is 32, but train.batch_size is 16"):
+    with pytest.raises(InputError, match=r"train\.ramp\.initial_size is 32, but train\.batch_size is 16"):
         Train(batch_size=16, ramp=BatchRamp(32, 100))
 
 
