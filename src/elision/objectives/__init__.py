@@ -1,5 +1,6 @@
 """Objectives: what must be restored, and what a mistake costs. One file each."""
 
+from elision.objectives.adaptive_lm import AdaptiveLM
 from elision.objectives.answering import SpanExtraction
 from elision.objectives.bidirectional_lm import BidirectionalLM
 from elision.objectives.classification import Classification
@@ -24,6 +25,7 @@ AnyObjective = (
     | Distillation
     | SentenceOrder
     | CausalLM
+    | AdaptiveLM
     | NextSentence
     | SpanBoundary
     | BidirectionalLM
@@ -35,6 +37,7 @@ AnyObjective = (
 )
 
 __all__ = [
+    "AdaptiveLM",
     "AnyObjective",
     "BidirectionalLM",
     "CausalLM",

@@ -11,6 +11,7 @@ from elision.data.segment.parallel import TranslationPairs
 from elision.data.segment.plan import Plan
 from elision.data.segment.sentences import FullSentences
 from elision.data.segment.source_target import SourceTarget
+from elision.data.segment.streams import Streams
 from elision.data.segment.swapped import SwappedPairs
 from elision.data.segment.token_streams import TokenStreams
 from elision.data.segment.two_segments import TwoSegments
@@ -24,6 +25,7 @@ Segmenter = (
     | FullSentences
     | TokenStreams
     | MemoryStreams
+    | Streams
     | TranslationPairs
     | SourceTarget
 )
@@ -36,6 +38,7 @@ __all__ = [
     "Segmenter",
     "SentencePairs",
     "SourceTarget",
+    "Streams",
     "SwappedPairs",
     "TranslationPairs",
     "TwoSegments",
