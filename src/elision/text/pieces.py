@@ -54,6 +54,13 @@ def printable(strings: Sequence[str], scheme: Scheme, special: Sequence[bool]) -
     return [string if keep else _show_bytes(string) for string, keep in zip(strings, special)]
 
 
+def texts(strings: Sequence[str], scheme: Scheme) -> list[str]:
+    """Return the text of each symbol without the mark of its scheme and the space that leads it; of part of a character none."""
+    if scheme.kind == "bytes":
+        return [(_text_of_bytes(string) or "").removeprefix(" ") for string in strings]
+    return [string.removeprefix(scheme.mark) for string in strings]
+
+
 def _flat(part: dict[str, Any] | None) -> list[dict[str, Any]]:
     if part is None:
         return []

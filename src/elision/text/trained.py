@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import tokenizers
 from elision import atomic
 from elision.errors import InputError
 from elision.text import loading, pieces
+from elision.text.scripts import is_full_stop, is_spaceless
 from elision.text.vocabulary import ROLES, Vocabulary
 
 FILE = "tokenizer.json"
@@ -99,8 +101,24 @@ class Tokenizer:
         ids = {role: self.raw.token_to_id(symbol) for role, symbol in self.roles.items()}
         special[list(ids.values())] = True
         continues_word = np.array(pieces.continues_word(self._strings, self._scheme), dtype=bool) & ~special
-        special.flags.writeable = continues_word.flags.writeable = False
-        return Vocabulary(size=size, special=special, continues_word=continues_word, **ids)
+        texts = pieces.texts(self._strings, self._scheme)
+        full_stop = np.array([is_full_stop(text) for text in texts], dtype=bool) & ~special
+        spaceless = np.array([is_spaceless(text) for text in texts], dtype=bool) & ~special
+        # By name: T5 numbers them downwards from the last symbol, others upwards.
+        named = {token: re.fullmatch(r"<extra_id_(\d+)>", token) for token in self._strings}
+        used = sorted((int(match[1]), token) for token, match in named.items() if match)
+        sentinels = np.array([self.raw.token_to_id(token) for _, token in used], dtype=np.int64)
+        for array in (special, continues_word, full_stop, spaceless, sentinels):
+            array.flags.writeable = False
+        return Vocabulary(
+            size=size,
+            special=special,
+            continues_word=continues_word,
+            full_stop=full_stop,
+            spaceless=spaceless,
+            sentinels=sentinels,
+            **ids,
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:
