@@ -16,7 +16,7 @@ import torch
 from elision import recipes
 from elision.data.loader import Loader
 from elision.data.noise.frequency import counted
-from elision.data.segment import Chunks, MemoryStreams, SourceTarget, TranslationPairs
+from elision.data.segment import Chunks, MemoryStreams, SourceTarget, Streams, TranslationPairs
 from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Store
 from elision.model.language_model import LanguageModel
@@ -104,7 +104,7 @@ def save_teachers(recipe: Recipe, store: Store) -> None:
 
 def without_memory(recipe: Recipe) -> Recipe:
     """Return the recipe over documents in any order, which can share a row, if it goes along streams to remember them."""
-    if not isinstance(recipe.segmenter, MemoryStreams):
+    if not isinstance(recipe.segmenter, MemoryStreams | Streams):
         return recipe
     return dataclasses.replace(
         recipe,
