@@ -108,3 +108,20 @@ def test_a_vocabulary_without_an_end_of_text_is_refused(two: Split) -> None:
     bare = Vocabulary(10, np.zeros(10, bool), np.zeros(10, bool), cls=0)
     with pytest.raises(InputError, match="no 'eos' token"):
         Chunks().plan(two, bare, seed=1)
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.parametrize("length", [1, 3, 16, 500])
+def test_without_separators_chunks_are_the_bare_text_cut_at_every_length(
+    many: tuple[Split, np.ndarray, np.ndarray], length: int, lookahead: int
+) -> None:
+    split, stream, document_of = many
+    bare = stream != SEPARATOR
+    stream, document_of = stream[bare], document_of[bare]
+    settings = Chunks(max_length=length, cross_documents=False, separated=False)
+    plan = settings.plan(split, tiny.vocabulary(5000), seed=1, lookahead=lookahead)
+    assert len(plan) == (len(stream) - lookahead) // length
+    for index in range(len(plan)):
+        example, here = plan.example(index), slice(index * length, (index + 1) * length + lookahead)
+        assert example.inputs.tolist() == stream[here].tolist()
+        assert (example.doc_ids - 1).tolist() == (document_of[here] - document_of[here.start]).tolist()

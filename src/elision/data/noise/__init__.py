@@ -9,17 +9,21 @@ it `restores` ("masked" tokens, the "next" one, "permuted" ones, or a whole "seq
 sequence also says how many inputs and answer tokens an example can become (`lengths`).
 """
 
+from elision.data.noise.bart import Denoising
 from elision.data.noise.bernoulli import BernoulliMask
 from elision.data.noise.context_ngrams import ContextNgramMask
 from elision.data.noise.dynamic import DynamicMask
 from elision.data.noise.electra import ElectraMask
+from elision.data.noise.fragment import Fragment
 from elision.data.noise.frequency import FrequencyMask
 from elision.data.noise.given import GivenAnswer
 from elision.data.noise.neighbours import Neighbours
 from elision.data.noise.next import NextToken
 from elision.data.noise.ngrams import NgramMask
 from elision.data.noise.permutation import PermutationMask
+from elision.data.noise.span_corruption import SpanCorruption
 from elision.data.noise.spans import SpanMask
+from elision.data.noise.text_to_text import TextToText
 from elision.data.noise.tokens import TokenMask
 
 # Closed union of what a recipe accepts.
@@ -36,13 +40,19 @@ Noise = (
     | NextToken
     | Neighbours
     | PermutationMask
+    | SpanCorruption
+    | TextToText
+    | Fragment
+    | Denoising
 )
 
 __all__ = [
     "BernoulliMask",
     "ContextNgramMask",
+    "Denoising",
     "DynamicMask",
     "ElectraMask",
+    "Fragment",
     "FrequencyMask",
     "GivenAnswer",
     "Neighbours",
@@ -50,6 +60,8 @@ __all__ = [
     "NgramMask",
     "Noise",
     "PermutationMask",
+    "SpanCorruption",
     "SpanMask",
+    "TextToText",
     "TokenMask",
 ]

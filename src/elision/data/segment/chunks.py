@@ -13,11 +13,12 @@ from elision.text.vocabulary import Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """GPT-2's examples: all documents laid end to end with a separator between them, cut every `length` tokens.
+    """GPT-2's examples: all documents laid end to end with a separator between them, cut every `max_length` tokens.
 
     The separator (the vocabulary's end of text) stands before each document, so it both ends a document as a target and
     starts the next as an input. Radford et al. 2019 say nothing of a boundary in attention, and the models attend
-    across it; `cross_documents=False` keeps documents from seeing each other and restarts their positions.
+    across it; `cross_documents=False` keeps documents from seeing each other and restarts their positions. T5 lays them
+    end to end without any separator: `separated=False`.
 
     A worked example: documents 10 11 and 12 13 14 with separator 0 and length 3 are the chunks 0 10 11 and 0 12 13 (14
     is left over: a chunk is always full, unless the whole split is shorter than one).
@@ -27,6 +28,8 @@ class Chunks:
     """tokens in an example"""
     cross_documents: bool = True
     """whether a token may see earlier documents of its chunk"""
+    separated: bool = True
+    """whether the end of text stands before each document"""
 
     needs_roles: ClassVar[frozenset[str]] = frozenset({"eos"})
     num_labels: ClassVar[int] = 0
@@ -49,8 +52,10 @@ class ChunkPlan:
 
     def __init__(self, settings: Chunks, split: Split, separator: int, lookahead: int):
         self._settings, self._split, self._separator, self._lookahead = settings, split, separator, lookahead
-        # Offset of each document's separator in the stream.
-        self._starts = split.document_starts + np.arange(split.num_documents + 1)
+        # Where each document begins in the stream, with its separator if there is one.
+        self._starts = np.asarray(split.document_starts)
+        if settings.separated:
+            self._starts = self._starts + np.arange(split.num_documents + 1)
         self._stream = int(self._starts[-1])
         if self._stream <= lookahead:
             raise InputError(f"split {split.name!r} of the store holds no text: prepare a larger corpus")
@@ -65,12 +70,15 @@ class ChunkPlan:
         first = int(np.searchsorted(self._starts, begin, side="right")) - 1
         last = int(np.searchsorted(self._starts, end, side="left"))
         at = np.maximum(self._starts[first:last], begin) - begin
-        inputs = np.empty(end - begin, np.int64)
-        is_separator = np.zeros(end - begin, bool)
-        is_separator[at[self._starts[first:last] >= begin]] = True
-        inputs[is_separator] = self._separator
-        # A token's place in the split is its place in the stream less the separators up to it.
-        inputs[~is_separator] = self._split.tokens(begin - first - int(begin > self._starts[first]), end - last)
+        if self._settings.separated:
+            inputs = np.empty(end - begin, np.int64)
+            is_separator = np.zeros(end - begin, bool)
+            is_separator[at[self._starts[first:last] >= begin]] = True
+            inputs[is_separator] = self._separator
+            # A token's place in the split is its place in the stream less the separators up to it.
+            inputs[~is_separator] = self._split.tokens(begin - first - int(begin > self._starts[first]), end - last)
+        else:
+            inputs = self._split.tokens(begin, end).astype(np.int64)
         doc_ids = None
         if not self._settings.cross_documents:
             doc_ids = np.searchsorted(at, np.arange(end - begin), side="right").astype(np.int64)
