@@ -119,7 +119,7 @@ def _generate(
         if len(ids) - start > room:
             start, cache = len(ids) - max(1, room // 2), None
         if cache is None or not use_cache:
-            cache = Cache(model.backbone.settings.num_layers)
+            cache = model.backbone.cache()
         logits_V = _next_logits(model, ids[start + cache.length :], cache)
         token = sampling.choose(logits_V[:limit], generator)
         if token == end:

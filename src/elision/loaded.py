@@ -80,7 +80,7 @@ def load(
     checkpoint.load_into(model, tensors, folder)
     language = language or recipe.default_language
     if language is not None:
-        model.backbone.embeddings.language = number_of(language, recipe)
+        model.backbone.speak(number_of(language, recipe))
     return Loaded(folder, model.eval(), recipe, tokenizer, error, notes, task)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elision.atomic import write_json
+from elision.data.answers import Answers
 from elision.data.mixing import LanguageMix
 from elision.data.noise import Noise
 from elision.data.segment import Plan, Segmenter
@@ -18,6 +19,7 @@ from elision.data.store import Split
 from elision.data.turns import Turn
 from elision.errors import InputError, nearest
 from elision.model.backbones import Backbone
+from elision.model.encoder_decoder import EncoderDecoder
 from elision.objectives import AnyObjective
 from elision.objectives.generator import Replacing
 from elision.plain import from_plain, to_plain
@@ -59,14 +61,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, saying why."""
-        length, room = self.segmenter.max_length, self.backbone.max_length
-        if room is not None and length > room:
-            raise InputError(
-                f"segmenter.max_length is {length}, but backbone.positions.num_positions is {room}: an example would "
-                f"be longer than the position table. Lower the first or raise the second"
-            )
         if not self.objectives:
             raise InputError("objectives is empty: a recipe needs at least one")
+        self._check_lengths()
+        self._check_answers()
         self._check_streams()
         if self.segmenter.num_types > self.backbone.num_types:
             raise InputError(
@@ -117,6 +115,77 @@ class Recipe:
         self._check_languages()
         for turn in self.turns:
             self._check_turn(turn)
+
+    def _check_lengths(self) -> None:
+        """Refuse examples that are longer than the tables of positions."""
+        (length, answer), room = self.kinds[0].lengths, self.backbone.max_length
+        what = f"segmenter.max_length is {self.segmenter.max_length}"
+        if answer is None:
+            sides = ((length, room, "backbone.positions.num_positions"),)
+        elif isinstance(self.backbone, EncoderDecoder):
+            sides = (
+                (length, room, "backbone.encoder.positions.num_positions"),
+                (answer, self.backbone.decoder.max_length, "backbone.decoder.positions.num_positions"),
+            )
+            what += f" ({length} tokens to read and {answer} to write)"
+        else:
+            sides = ((length + answer, room, "backbone.positions.num_positions"),)
+            what += f" ({length} tokens to read and {answer} to write, in one text)"
+        for needed, there, name in sides:
+            if there is not None and needed > there:
+                raise InputError(
+                    f"{what}, but {name} is {there}: an example would be longer than the position table. Lower the first or "
+                    f"raise the second"
+                )
+
+    def _check_answers(self) -> None:
+        """Refuse what is to be written beside what cannot write, and the other way round."""
+        noise, backbone = type(self.noise).__name__, type(self.backbone).__name__
+        writes = self.noise.restores == "sequence"
+        if isinstance(self.backbone, EncoderDecoder) and not writes:
+            raise InputError(
+                f"{backbone} writes a text of its own, but {noise} leaves out {self.noise.restores} tokens at their places: use "
+                f"a noise that leaves out a sequence (Denoising, SpanCorruption, GivenAnswer), or a Transformer"
+            )
+        if writes and not isinstance(self.backbone, EncoderDecoder):
+            if getattr(self.backbone, "visibility", None) not in ("causal", "prefix") or not hasattr(
+                self.backbone, "answers"
+            ):
+                raise InputError(
+                    f"{noise} leaves out a sequence that is to be written, and {backbone} with visibility "
+                    f"{self.backbone.visibility!r} does not write: use EncoderDecoder, or a Transformer with visibility "
+                    f"'prefix' or 'causal'"
+                )
+            if getattr(self.noise, "sets_decoder", False):
+                raise InputError(
+                    f"{noise} says what the decoder reads at which positions, which one text cannot hold together with "
+                    f"the inputs: use EncoderDecoder"
+                )
+        if not writes and self.backbone.visibility == "prefix":
+            raise InputError(
+                f"backbone.visibility is 'prefix', but {noise} has no inputs that would be a prefix: use a noise that leaves "
+                f"out a sequence (SpanCorruption, PrefixSplit), or set visibility to 'causal'"
+            )
+        needs, gives = getattr(self.noise, "needs_answers", False), getattr(self.segmenter, "gives_answers", False)
+        if needs != gives:
+            segmenter = type(self.segmenter).__name__
+            raise InputError(
+                f"{noise} takes the answers that come with the examples, and {segmenter} has none: use SourceTarget"
+                if needs
+                else f"{segmenter} gives examples with their answers, which {noise} would overwrite: use GivenAnswer"
+            )
+
+    def answers(self, vocabulary: Vocabulary, kind: Turn | None = None) -> Answers:
+        """Return how the model reads examples that have something to be written; of a kind of batches, or the first."""
+        _, answer = (kind or self.kinds[0]).lengths
+        if answer is None:
+            return Answers()
+        return dataclasses.replace(self.backbone.answers(vocabulary), decoder_row_length=answer)
+
+    def row_length(self, kind: Turn | None = None) -> int:
+        """Return how many places a row of a packed batch has that are read; of a kind of batches, or the first."""
+        length, answer = (kind or self.kinds[0]).lengths
+        return length if answer is None or isinstance(self.backbone, EncoderDecoder) else length + answer
 
     def _check_sight(self) -> None:
         """Refuse a noise whose targets could be seen, or not be restored, whatever the objective."""

@@ -143,7 +143,8 @@ def test_packed_equals_unpacked(name: str, store_of: StoreOf) -> None:
     recipe = dataclasses.replace(recipe, segmenter=tiny.shrunk(recipe.segmenter, max_length=9, short_probability=0.5))
     store = store_of(recipe)
     model = exact_model(recipe, store)
-    (packed,), (apart,) = (batches(recipe, store, row_length=30, packing=packing) for packing in (True, False))
+    # Wide enough for several of them, whatever a noise makes of their length.
+    (packed,), (apart,) = (batches(recipe, store, **wide(recipe, store), packing=packing) for packing in (True, False))
     if packed.contiguous:
         # Each row is a stream of its own, with nothing to pack into it.
         assert packed.inputs.shape[0] == len(packed.examples) == apart.inputs.shape[0]
@@ -157,14 +158,22 @@ def test_packed_equals_unpacked(name: str, store_of: StoreOf) -> None:
         torch.testing.assert_close(ours[term].sum, theirs[term].sum, rtol=1e-12, atol=1e-12)
 
 
+def wide(recipe: Recipe, store: Store, times: int = 3) -> dict[str, object]:
+    """Return the loader's settings for rows that have room for several examples on either side."""
+    answers = recipe.answers(store.tokenizer.vocabulary)
+    if answers.decoder_row_length is not None:
+        answers = dataclasses.replace(answers, decoder_row_length=times * answers.decoder_row_length)
+    return {"row_length": max(30, times * recipe.row_length()), "answers": answers}
+
+
 def logits_by_example(model: LanguageModel, batch: Batch) -> list[Tensor]:
     """Return the logits of every example [length, V], in the order of their indices in the data."""
     logits = model.logits(batch)
     found = []
     for index, place in zip(batch.examples, batch.summary_at.tolist()):
-        row, column = divmod(place, batch.inputs.shape[1])
-        here = batch.doc_ids[row] == batch.doc_ids[row, column]
-        found.append((index, batch.inputs[row, here].tolist(), logits[row, here]))
+        row, column = divmod(place, batch.written_inputs.shape[1])
+        here = batch.written_doc_ids[row] == batch.written_doc_ids[row, column]
+        found.append((index, batch.written_inputs[row, here].tolist(), logits[row, here]))
     return [tensor for _, _, tensor in sorted(found, key=lambda item: item[:2])]
 
 
@@ -173,20 +182,26 @@ def test_what_stands_in_empty_places_changes_nothing(name: str, store_of: StoreO
     recipe = tiny.without_memory(tiny.recipe(name, **EXACT))
     store = store_of(recipe)
     model = exact_model(recipe, store)
-    (batch,) = batches(recipe, store, row_length=30)
-    empty = batch.doc_ids == 0
-    # Rows of streams are full.
-    assert empty.any() != batch.contiguous
-    generator = torch.Generator().manual_seed(0)
-    scribbled = dataclasses.replace(
-        batch,
-        inputs=torch.where(
-            empty, torch.randint(0, model.backbone.vocab_size, empty.shape, generator=generator), batch.inputs
-        ),
-        positions=torch.where(empty, torch.randint(0, 30, empty.shape, generator=generator), batch.positions),
+    (batch,) = batches(
+        recipe, store, **(wide(recipe, store) if recipe.noise.restores == "sequence" else {"row_length": 30})
     )
-    assert torch.equal(scribbled.inputs, batch.inputs) == batch.contiguous
-    torch.testing.assert_close(model.logits(scribbled)[~empty], model.logits(batch)[~empty], rtol=0, atol=1e-12)
+    generator = torch.Generator().manual_seed(0)
+    scribbled = batch
+    for side in ("", "decoder_") if batch.decoder_inputs is not None else ("",):
+        empty = getattr(batch, f"{side}doc_ids") == 0
+        # Rows of streams are full.
+        assert empty.any() != batch.contiguous
+        inputs, positions = getattr(batch, f"{side}inputs"), getattr(batch, f"{side}positions")
+        some = torch.randint(0, model.backbone.vocab_size, empty.shape, generator=generator)
+        places = torch.randint(0, 30, empty.shape, generator=generator)
+        changed = {
+            f"{side}inputs": torch.where(empty, some, inputs),
+            f"{side}positions": torch.where(empty, places, positions),
+        }
+        scribbled = dataclasses.replace(scribbled, **changed)
+        assert torch.equal(changed[f"{side}inputs"], inputs) == batch.contiguous
+    real = batch.written_doc_ids != 0
+    torch.testing.assert_close(model.logits(scribbled)[real], model.logits(batch)[real], rtol=0, atol=1e-12)
     before, after = model(batch)[0], model(scribbled)[0]
     for term in before:
         torch.testing.assert_close(after[term].sum, before[term].sum, rtol=1e-12, atol=1e-12)
@@ -200,7 +215,16 @@ def may_see(recipe: Recipe, batch: Batch, row: int, query: int, key: int) -> boo
         # Only what is to be restored has a prediction, from what comes before it in the order.
         asked = batch.targets[row, query] >= 0
         return bool(same and asked and batch.order[row, key] < batch.order[row, query])
-    return bool(same) and (recipe.backbone.visibility == "bidirectional" or key <= query)
+    prefixed = batch.prefix is not None and recipe.backbone.visibility == "prefix" and batch.prefix[row, key]
+    return bool(same) and (recipe.backbone.visibility == "bidirectional" or key <= query or bool(prefixed))
+
+
+def may_read(batch: Batch, row: int, query: int, key: int) -> bool:
+    """Tell whether a place of the decoder may depend on a place of the encoder's side.
+
+    What is unseen by the decoder is still seen by the rest of its text, which the decoder sees.
+    """
+    return bool(batch.decoder_doc_ids[row, query] == batch.doc_ids[row, key])
 
 
 @pytest.mark.parametrize("name", tiny.systems())
@@ -210,22 +234,38 @@ def test_changing_a_token_moves_exactly_those_who_may_see_it(name: str, row_leng
     recipe = dataclasses.replace(recipe, segmenter=tiny.shrunk(recipe.segmenter, max_length=12, short_probability=0.5))
     store = store_of(recipe)
     model = exact_model(recipe, store)
-    (batch,) = batches(recipe, store, row_length=row_length)
+    room = {"row_length": row_length}
+    if recipe.noise.restores == "sequence":
+        room = wide(recipe, store, row_length // 12)
+    (batch,) = batches(recipe, store, **room)
+    written = batch.written_doc_ids
+    sides = [("inputs", batch.doc_ids, may_see)]
+    if batch.decoder_inputs is not None:
+        sides = [
+            ("decoder_inputs", written, lambda recipe, *place: may_see(recipe, *place)),
+            ("inputs", batch.doc_ids, lambda recipe, *place: may_read(*place)),
+        ]
     with torch.no_grad():
         before = model.backbone(batch).prediction
-        for key in range(batch.inputs.shape[1]):
-            changed = batch.inputs.clone()
-            changed[:, key] = (changed[:, key] + 7) % model.backbone.vocab_size
-            moved = (model.backbone(dataclasses.replace(batch, inputs=changed)).prediction - before).abs().amax(-1)
-            for row in range(len(moved)):
-                if batch.doc_ids[row, key] == 0:
-                    assert not moved[row, batch.doc_ids[row] > 0].any()
-                    continue
-                for query in range(moved.shape[1]):
-                    if may_see(recipe, batch, row, query, key):
-                        assert moved[row, query] > 1e-9, (row, query, key)
-                    else:
-                        assert moved[row, query] == 0, (row, query, key)
+        for name_of_side, doc_ids, seen in sides:
+            seen_in = batch.decoder_side if name_of_side == "decoder_inputs" else batch
+            for key in range(doc_ids.shape[1]):
+                changed = getattr(batch, name_of_side).clone()
+                changed[:, key] = (changed[:, key] + 7) % model.backbone.vocab_size
+                after = model.backbone(dataclasses.replace(batch, **{name_of_side: changed})).prediction
+                moved = (after - before).abs().amax(-1)
+                for row in range(len(moved)):
+                    if doc_ids[row, key] == 0:
+                        assert not moved[row, written[row] > 0].any()
+                        continue
+                    for query in range(moved.shape[1]):
+                        # Rows of one side only hold values that mean nothing in empty places.
+                        if len(sides) > 1 and written[row, query] == 0:
+                            continue
+                        if seen(recipe, seen_in, row, query, key):
+                            assert moved[row, query] > 1e-9, (name_of_side, row, query, key)
+                        else:
+                            assert moved[row, query] == 0, (name_of_side, row, query, key)
 
 
 @pytest.mark.parametrize("name", tiny.systems())
@@ -243,6 +283,13 @@ def test_causal_targets_are_never_visible_and_masked_ones_stand_for_what_is_hidd
             batch.doc_ids[rows, columns] == batch.doc_ids[rows, (columns + 1).clamp(max=batch.inputs.shape[1] - 1)]
         )
         assert torch.equal(batch.inputs[rows[same], columns[same] + 1], batch.targets[rows[same], columns[same]])
+    elif recipe.noise.restores == "sequence":
+        ids, read = batch.written_doc_ids, batch.written_inputs
+        inner = (columns < read.shape[1] - 1) & (
+            ids[rows, columns] == ids[rows, (columns + 1).clamp(max=read.shape[1] - 1)]
+        )
+        assert inner.any()
+        assert torch.equal(read[rows[inner], columns[inner] + 1], batch.targets[rows[inner], columns[inner]])
     elif recipe.noise.restores == "neighbouring":
         words = store.tokenizer.vocabulary
         (ahead, back), (after, before) = batch.inputs.chunk(2, 1), batch.targets.chunk(2, 1)

@@ -225,7 +225,9 @@ def collate(
         tables["decoder_inputs"] = side.table([example.decoder_inputs for example in read], pad_id)
         tables["decoder_positions"] = side.table(
             [
-                np.arange(len(example.decoder_inputs)) if example.decoder_positions is None else example.decoder_positions
+                np.arange(len(example.decoder_inputs))
+                if example.decoder_positions is None
+                else example.decoder_positions
                 for example in read
             ]
         )

@@ -34,6 +34,13 @@ class Turn:
         if self.name and not re.fullmatch("[a-z][a-z0-9_]*", self.name):
             raise InputError(f"the name of a turn is {self.name!r}: give lower-case letters, digits and _ (tlm)")
 
+    @property
+    def lengths(self) -> tuple[int, int | None]:
+        """The most tokens that an example has: those that are read, and those that are written (None = there are none)."""
+        if self.noise.restores == "sequence":
+            return self.noise.lengths(self.segmenter.max_length)
+        return self.segmenter.max_length, None
+
     def plan(self, split: Split, vocabulary: Vocabulary, seed: int) -> Plan:
         """Return the examples that the segmenter makes of a split, mixed by language where `mixing` says so."""
         if self.mixing is None:

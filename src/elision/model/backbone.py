@@ -59,9 +59,11 @@ class BackboneSettings(Protocol):
         """Width of the token table."""
         ...
 
-    @property
-    def skippable_flops(self) -> float:
-        """The operations of a forward pass that a place costs which is left out by `needed_only`."""
+    def forward_flops(self, batch: Batch, needed_only: bool) -> float:
+        """Return the floating-point operations of matrix products in a forward pass over `batch`.
+
+        needed_only: the states of the other places are left out.
+        """
         ...
 
     def build(self, vocab_size: int, embeddings: bool = True) -> "BackboneModel":
@@ -82,9 +84,23 @@ class BackboneSettings(Protocol):
         reads. Raises: InputError where there is no such model."""
         ...
 
+
+class PerToken(Protocol):
+    """What settings share whose models do the same work for each token of a row: how the work of a batch is counted."""
+
+    skippable_flops: float
+    """the operations of a forward pass that a place costs which is left out by `needed_only`"""
+
     def flops_per_token(self, row_length: int) -> float:
         """Return the floating-point operations of matrix products in a forward pass, per token of a full row."""
         ...
+
+    def forward_flops(self, batch: Batch, needed_only: bool) -> float:
+        """Return the floating-point operations of matrix products in a forward pass over `batch`."""
+        flops = self.flops_per_token(batch.inputs.shape[1]) * batch.num_tokens
+        if needed_only and batch.needed_at is not None:
+            flops -= self.skippable_flops * (batch.num_tokens - len(batch.needed_at))
+        return flops
 
 
 class BackboneModel(Protocol):
@@ -125,6 +141,10 @@ class BackboneModel(Protocol):
         """Return what heads over whole examples read, [E, D]: the pooled state, or the state itself without a pooler."""
         ...
 
+    def speak(self, language: int) -> None:
+        """Have texts that do not say their language be of the one with this number, where there are several."""
+        ...
+
     def read_symbols(self, symbols: list[str]) -> None:
         """Take in how each id is written, before training starts: ELMo's characters. Others leave it."""
         ...
@@ -148,6 +168,10 @@ class OverTokenTable(nn.Module):
     def pool(self, summary_ED: Tensor) -> Tensor:
         """Return what heads over whole examples read, [E, D]: the pooled state, or the state itself without a pooler."""
         return summary_ED if self.pooler is None else torch.tanh(self.pooler(summary_ED))
+
+    def speak(self, language: int) -> None:
+        """Have texts that do not say their language be of the one with this number."""
+        self.embeddings.language = language
 
     def read_symbols(self, symbols: list[str]) -> None:
         """Nothing here depends on how a token is written."""

@@ -14,13 +14,13 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
 from elision.model.attention import at_places, spread
-from elision.model.backbone import Output, OverTokenTable, check_counts, check_dropout
+from elision.model.backbone import Output, OverTokenTable, PerToken, check_counts, check_dropout
+from elision.model.block import FeedForward
 from elision.model.disentangled import DisentangledAttention, Distances, Slots, table_rows
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
 from elision.model.init import NormalInit
 from elision.model.position import LearnedPositions
-from elision.model.transformer import FeedForward
 from elision.model.visibility import CAUSAL, Visible, same_document
 
 # The mask decoder is the last block, run so often over its own answer (z_steps in the released code).
@@ -28,7 +28,7 @@ DECODER_STEPS = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Deberta:
+class Deberta(PerToken):
     """Post-norm blocks with disentangled attention over token embeddings without positions.
 
     He et al. 2020 (version 1), and 2021 (version 3; version 2 is in the authors' code). The versions are settings:
@@ -198,7 +198,7 @@ class Block(nn.Module):
             key_bias=settings.key_bias,
         )
         self.norm_after_attention = nn.LayerNorm(width, eps=settings.norm_eps)
-        self.feedforward = FeedForward(settings)
+        self.feedforward = FeedForward(settings.hidden_size, settings.feedforward_size, settings.activation)
         self.norm_after_feedforward = nn.LayerNorm(width, eps=settings.norm_eps)
         self.dropout = Dropout(settings.dropout)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
-from elision.model.backbone import Output
+from elision.model.backbone import Output, PerToken
 from elision.model.characters import EMPTY, WordEncoder, spell
 from elision.model.dropout import Dropout
 from elision.model.init import NormalInit
@@ -32,7 +32,7 @@ FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
 
 
 @dataclasses.dataclass(frozen=True)
-class Elmo:
+class Elmo(PerToken):
     """A forward and a backward LSTM over words that are read letter by letter.
 
     What fine-tuning reads is a mix of all layers, gamma * sum_j softmax(w)_j h_j, that starts as their mean; layer 0 is

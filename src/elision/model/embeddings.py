@@ -12,7 +12,10 @@ from elision.model.position import PositionScheme
 
 
 class Embeddings(nn.Module):
-    """Tables, layer norm and dropout; what each system has of them is which slots are filled."""
+    """Tables, layer norm and dropout; what each system has of them is which slots are filled.
+
+    `scale` multiplies the token embeddings before anything is added to them.
+    """
 
     def __init__(
         self,
@@ -24,6 +27,7 @@ class Embeddings(nn.Module):
         num_languages: int = 0,
         norm: nn.Module | None = None,
         dropout: float = 0.0,
+        scale: float = 1.0,
     ):
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, width)
@@ -34,6 +38,7 @@ class Embeddings(nn.Module):
         self.language = 0
         self.norm = norm if norm is not None else nn.Identity()
         self.dropout = Dropout(dropout)
+        self.scale = scale
         # In a tuple, so that the tables of the other model are not counted and saved twice.
         self._beneath: tuple[Embeddings, ...] = ()
         self._owner: tuple[Embeddings, ...] = (self,)
@@ -73,6 +78,8 @@ class Embeddings(nn.Module):
         embedded_BTE = self._owner[0].tokens(inputs_BT)
         if self._beneath:
             embedded_BTE = embedded_BTE + F.embedding(inputs_BT, self._beneath[0].tokens.weight.detach())
+        if self.scale != 1.0:
+            embedded_BTE = embedded_BTE * self.scale
         if self.positions is not None:
             embedded_BTE = embedded_BTE + self.positions.embed(positions_BT)
         if self.types is not None:

@@ -7,6 +7,13 @@ import torch
 from torch import Tensor, nn
 
 
+def set_norm_(norm: nn.LayerNorm | nn.RMSNorm) -> None:
+    """Have a norm begin without an effect of its own: gains 1, biases 0."""
+    norm.weight.fill_(1.0)
+    if isinstance(norm, nn.LayerNorm):
+        norm.bias.zero_()
+
+
 @dataclasses.dataclass(frozen=True)
 class NormalInit:
     """All weight matrices and embeddings from one normal distribution; biases 0, norms 1 and 0."""
@@ -39,9 +46,8 @@ class NormalInit:
                 elif isinstance(child, nn.Embedding):
                     position = self.position_std is not None and name.startswith("embeddings.positions")
                     self.weight_(child.weight, self.position_std if position else self.std)
-                elif isinstance(child, nn.LayerNorm):
-                    child.weight.fill_(1.0)
-                    child.bias.zero_()
+                elif isinstance(child, nn.LayerNorm | nn.RMSNorm):
+                    set_norm_(child)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +66,8 @@ class WidthInit:
                         nn.init.uniform_(child.bias, -bound, bound)
                 elif isinstance(child, nn.Embedding):
                     nn.init.normal_(child.weight, std=child.embedding_dim**-0.5)
-                elif isinstance(child, nn.LayerNorm):
-                    child.weight.fill_(1.0)
-                    child.bias.zero_()
+                elif isinstance(child, nn.LayerNorm | nn.RMSNorm):
+                    set_norm_(child)
 
 
 Init = NormalInit | WidthInit

@@ -116,9 +116,7 @@ class LanguageModel(nn.Module):
     def num_flops(self, batch: Batch) -> float:
         """Return the floating-point operations of matrix products in a forward and backward pass over `batch`."""
         settings = self.backbone.settings
-        forward = settings.flops_per_token(batch.inputs.shape[1]) * batch.num_tokens
-        if self.reads_needed_only and batch.needed_at is not None:
-            forward -= settings.skippable_flops * (batch.num_tokens - len(batch.needed_at))
+        forward = settings.forward_flops(batch, self.reads_needed_only)
         for objective in self.objectives:
             forward += objective.num_flops(self.heads[objective.name], self.backbone, batch)
         # The backward pass forms the gradient of both factors of every product.

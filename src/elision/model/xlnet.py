@@ -19,17 +19,17 @@ from elision.data.batch import Batch
 from elision.data.frame import FrameName
 from elision.errors import InputError
 from elision.model.attention import at_places, spread
-from elision.model.backbone import Output, OverTokenTable, check_counts, check_dropout
+from elision.model.backbone import Output, OverTokenTable, PerToken, check_counts, check_dropout
+from elision.model.block import ACTIVATIONS
 from elision.model.dropout import Dropout
 from elision.model.embeddings import Embeddings
 from elision.model.init import NormalInit
 from elision.model.relative import RelativeAttention, distance_table
-from elision.model.transformer import ACTIVATIONS
 from elision.model.visibility import Visible, permuted, same_document
 
 
 @dataclasses.dataclass(frozen=True)
-class XLNet:
+class XLNet(PerToken):
     """A bidirectional stack with relative positions, relative segments, a query stream and a memory."""
 
     num_layers: int

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.errors import InputError
 from elision.model.backbone import BackboneModel, Output
+from elision.model.block import ACTIVATIONS
 from elision.model.heads import MaskedHead
 from elision.model.soft_targets import distilled_sums
-from elision.model.transformer import ACTIVATIONS
 from elision.objectives.objective import Term, Terms
 from elision.objectives.teacher import Teacher, spread_layers
 from elision.objectives.token_prediction import TokenPrediction

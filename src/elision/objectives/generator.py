@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from elision.data.batch import Batch
 from elision.errors import InputError
 from elision.model.backbone import BackboneModel, BackboneSettings
+from elision.model.block import ACTIVATIONS
 from elision.model.heads import MaskedHead
-from elision.model.transformer import ACTIVATIONS
 from elision.objectives.objective import Term, Terms
 from elision.objectives.token_prediction import TokenPrediction
 
@@ -106,10 +106,9 @@ class GeneratorModel(nn.Module):
     def num_flops(self, batch: Batch) -> float:
         """Return the floating-point operations of a forward pass."""
         smaller = self.model.settings
-        flops = smaller.flops_per_token(batch.inputs.shape[1]) * batch.num_tokens
-        if batch.needed_at is not None:
-            flops -= smaller.skippable_flops * (batch.num_tokens - len(batch.needed_at))
-        return flops + self.head.num_flops(batch.num_targets, smaller.hidden_size, self.model.vocab_size)
+        return smaller.forward_flops(batch, needed_only=True) + self.head.num_flops(
+            batch.num_targets, smaller.hidden_size, self.model.vocab_size
+        )
 
 
 class Replacing(TokenPrediction):

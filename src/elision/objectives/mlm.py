@@ -4,8 +4,8 @@ import dataclasses
 from typing import ClassVar
 
 from elision.model.backbone import BackboneModel
+from elision.model.block import ACTIVATIONS
 from elision.model.heads import MaskedHead
-from elision.model.transformer import ACTIVATIONS
 from elision.objectives.token_prediction import TokenPrediction
 
 

@@ -18,8 +18,8 @@ from elision.data.batch import Batch
 from elision.data.example import NO_TARGET
 from elision.errors import InputError
 from elision.model.backbone import BackboneModel, Output
+from elision.model.block import ACTIVATIONS
 from elision.model.heads import CHUNK_NUMEL, MaskedHead
-from elision.model.transformer import ACTIVATIONS
 from elision.objectives.generator import GENERATOR_TERM, Generator, Replacing, tokens_at
 from elision.objectives.objective import Judged, Term, Terms
 

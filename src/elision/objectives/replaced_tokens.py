@@ -19,7 +19,7 @@ from elision.data.example import NO_TARGET
 from elision.data.frame import FRAMES
 from elision.errors import InputError
 from elision.model.backbone import BackboneModel, BackboneSettings, Output
-from elision.model.transformer import ACTIVATIONS
+from elision.model.block import ACTIVATIONS
 from elision.objectives.generator import GENERATOR_TERM, Generator, Replacing, tokens_at
 from elision.objectives.objective import Judged, Term, Terms
 

@@ -80,7 +80,7 @@ class Teacher:
     def num_flops(self, batch: Batch, num_places: int) -> float:
         """Return the floating-point operations of a forward pass with predictions at `num_places`."""
         backbone = self.model.backbone
-        body = backbone.settings.flops_per_token(batch.inputs.shape[1]) * batch.num_tokens
+        body = backbone.settings.forward_flops(batch, needed_only=False)
         return body + 2.0 * num_places * backbone.settings.embedding_width * backbone.vocab_size
 
     def copy_into(self, student: BackboneModel, head: nn.Module, layers: tuple[int, ...]) -> None:

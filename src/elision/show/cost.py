@@ -52,4 +52,6 @@ def _full_example(recipe: Recipe) -> Example:
     length = recipe.segmenter.max_length + recipe.noise.lookahead
     inputs = len(ROLES) + np.arange(length, dtype=np.int64) % (size - len(ROLES))
     example = Example(inputs, np.zeros(length, bool), label=0 if recipe.segmenter.num_labels else None)
-    return recipe.noise(example, vocabulary, generator(0, "cost"))
+    if getattr(recipe.segmenter, "gives_answers", False):
+        example = dataclasses.replace(example, answer=example.inputs)
+    return recipe.answers(vocabulary)(recipe.noise(example, vocabulary, generator(0, "cost")))

@@ -20,6 +20,7 @@ import elision
 from elision.data.loader import Loader
 from elision.data.noise.frequency import counted
 from elision.data.order import derive_seed
+from elision.data.ramp import BatchRamp
 from elision.data.store import Split, Store
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
@@ -80,7 +81,7 @@ def prepare_run(
         "packing": train.packing,
         "pin_memory": device.type == "cuda",
     }
-    data = loader_of(recipe, store.split("train"), vocabulary, train.batch_size, **layout)
+    data = loader_of(recipe, store.split("train"), vocabulary, train.batch_size, ramp=train.ramp, **layout)
     held_out = None
     validation = None
     if "validation" in store.splits:
@@ -127,13 +128,15 @@ def loader_of(
     vocabulary: Vocabulary,
     batch_size: int,
     *,
+    ramp: BatchRamp | None = None,
     microbatch_size: int | None = None,
     packing: bool = True,
     pin_memory: bool = False,
 ) -> Loader:
     """Return the loader that deals out a split as the recipe's segmenters and noises make examples of it.
 
-    Raises: InputError when the split lacks what a segmenter reads, or its languages are not those of the recipe.
+    Raises: InputError when the split lacks what a segmenter reads, or its languages are not those of the recipe, or a
+    ramp does not go with the segmenter.
     """
     languages = recipe.language_numbers(split)
     loaders = []
@@ -145,8 +148,10 @@ def loader_of(
             vocabulary=words,
             seed=recipe.train.seed,
             batch_size=batch_size,
+            ramp=ramp,
             microbatch_size=min(microbatch_size or batch_size, batch_size),
-            row_length=kind.segmenter.max_length,
+            row_length=recipe.row_length(kind),
+            answers=recipe.answers(words, kind),
             packing=packing,
             pin_memory=pin_memory,
             causal=kind.causal,
@@ -157,6 +162,11 @@ def loader_of(
             raise InputError(
                 f"{type(kind.segmenter).__name__} makes streams that go on from step to step, which other kinds of batches "
                 f"between them would break: leave the turns out"
+            )
+        if loader.plan.contiguous and ramp is not None:
+            raise InputError(
+                f"{type(kind.segmenter).__name__} makes streams that go on from step to step, one in each row of the batch, "
+                f"so batches cannot grow: set train.ramp to None"
             )
         loaders.append(loader)
     return dataclasses.replace(loaders[0], turns=tuple(loaders[1:]))
@@ -277,15 +287,15 @@ def _steps_for(run: Run) -> int:
         return max(1, round(budget.amount))
     if budget.unit == "seconds":
         return _steps_in(run, budget.amount)
-    sample = list(run.data.stream(0, CALIBRATION_STEPS * run.data.num_kinds))
-    if budget.unit == "tokens":
-        return max(1, round(budget.amount / _mean(sum(batch.num_tokens for batch in step) for step in sample)))
-    return max(1, round(budget.amount / _mean(sum(run.model.num_flops(batch) for batch in step) for step in sample)))
+    sample = [batch for step in run.data.stream(0, CALIBRATION_STEPS * run.data.num_kinds) for batch in step]
+    used = sum(batch.num_tokens if budget.unit == "tokens" else run.model.num_flops(batch) for batch in sample)
+    num_examples = sum(batch.num_examples for batch in sample)
+    return max(1, round(run.data.steps_reading(budget.amount / used * num_examples)))
 
 
 def _steps_in(run: Run, seconds: float) -> int:
     """Return how many steps, with the run's evaluations, fit into a time, by timing a copy of the model."""
-    trial = dataclasses.replace(run, model=copy.deepcopy(run.model).to(run.device))
+    trial = dataclasses.replace(run, model=copy.deepcopy(run.model).to(run.device), data=run.data.at_full_size())
     evaluations = 0.0
     if run.held_out is not None:
         started = time.monotonic()
@@ -296,7 +306,8 @@ def _steps_in(run: Run, seconds: float) -> int:
             f"train.budget is {run.train.budget!r}, but its evaluations alone take about {evaluations:.0f} s: give more "
             f"time, or lower train.eval_examples (now {run.train.eval_examples})"
         )
-    return max(1, int((seconds - evaluations) / _seconds_per_step(trial)))
+    num_examples = (seconds - evaluations) / _seconds_per_step(trial) * run.data.batch_size
+    return max(1, int(run.data.steps_reading(num_examples)))
 
 
 def _seconds_per_step(run: Run) -> float:
@@ -329,8 +340,3 @@ def _seconds_per_step(run: Run) -> float:
         if whole and counted >= CALIBRATION_STEPS and now - begun >= CALIBRATION_SECONDS:
             break
     return (time.monotonic() - started) / max(1, counted)
-
-
-def _mean(values: Iterator[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)

@@ -12,7 +12,6 @@ from elision import recipes
 from elision.data.batch import collate
 from elision.data.example import Example
 from elision.errors import InputError
-from elision.model.cache import Cache
 from elision.model.init import NormalInit
 from elision.model.language_model import LanguageModel
 from elision.model.position import LearnedPositions
@@ -139,7 +138,7 @@ def test_decoding_with_a_cache_equals_one_full_pass() -> None:
     with torch.no_grad():
         full = model.backbone(collate(examples, pad_id=0, packing=False)).hidden
         for pieces in ([150], [1] * 150, [70, 1, 60, 19]):
-            cache, states, at = Cache(recipe.backbone.num_layers), [], 0
+            cache, states, at = model.backbone.cache(), [], 0
             for length in pieces:
                 states.append(model.backbone.continue_with(tokens[:, at : at + length], cache))
                 at += length
@@ -153,11 +152,11 @@ def test_a_cache_can_be_reordered_to_follow_chosen_rows() -> None:
     model = LanguageModel(recipe.backbone, recipe.objectives, 50).double().eval()
     tokens = torch.randint(50, (3, 6))
     with torch.no_grad():
-        cache = Cache(recipe.backbone.num_layers)
+        cache = model.backbone.cache()
         model.backbone.continue_with(tokens, cache)
         cache.reorder(torch.tensor([2, 2, 0, 1]))
         continued = model.backbone.continue_with(torch.full((4, 1), 7), cache)
-        fresh = Cache(recipe.backbone.num_layers)
+        fresh = model.backbone.cache()
         model.backbone.continue_with(tokens[[2, 2, 0, 1]], fresh)
         expected = model.backbone.continue_with(torch.full((4, 1), 7), fresh)
     torch.testing.assert_close(continued, expected)
