@@ -12,6 +12,7 @@ from torch import Tensor
 
 from elision.data.batch import Batch
 from elision.errors import InputError
+from elision.model.encoder_decoder import EncoderDecoderModel
 
 if TYPE_CHECKING:
     from elision.loaded import Loaded
@@ -93,6 +94,8 @@ def _embedded(loaded: "Loaded", texts: list[str], layers: Layers, first: int) ->
 def _states(loaded: "Loaded", batch: Batch, layers: Layers) -> Tensor:
     backbone = loaded.model.backbone
     if layers == "mix":
-        return backbone(batch).hidden[None]
+        # An encoder alone reads; a decoder has written nothing yet.
+        reads = backbone.encoder if isinstance(backbone, EncoderDecoderModel) else backbone
+        return reads(batch).hidden[None]
     states = backbone.layer_states(batch)
     return torch.stack(states if layers == "all" else [states[layers]])

@@ -3,6 +3,7 @@
 B rows, T tokens, V vocabulary, D hidden size, N texts.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from elision.errors import InputError, nearest
 from elision.export import bilm, generators
 from elision.export.reading import read_folder
 from elision.generate import Sampling, generate_ids, stream_text
+from elision.model.encoder_decoder import EncoderDecoderModel
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
 from elision.text.tokenizer import Tokenizer
@@ -30,7 +32,11 @@ if TYPE_CHECKING:
 Ids = Sequence[int] | Sequence[Sequence[int]] | np.ndarray | Tensor
 
 # The tensors with a row for each symbol: the token table, or how each is spelled in a model that reads characters.
-SYMBOL_ROWS = ("backbone.embeddings.tokens.weight", "backbone.embeddings.spellings")
+SYMBOL_ROWS = (
+    "backbone.embeddings.tokens.weight",
+    "backbone.encoder.embeddings.tokens.weight",
+    "backbone.embeddings.spellings",
+)
 
 
 def load(
@@ -128,8 +134,12 @@ class Loaded:
         type_ids: Ids | None = None,
         positions: Ids | None = None,
         languages: Ids | None = None,
+        decoder_ids: Ids | None = None,
     ) -> Tensor:
         """Return the scores of every token at every place, [B, T, V]; a text alone ([T]) is one row.
+
+        decoder_ids [B, T]: what an encoder-decoder has written so far, begun with the symbol that starts its texts; `ids` is
+        what it reads, and the scores are of what follows each of decoder_ids.
 
         visible: bool [B, T], False at padding (on either side), or bool [B, T, T], whether the token of the row may see
         that of the column; either only narrows what the model lets a token see (a causal one never sees ahead). A token
@@ -140,6 +150,7 @@ class Loaded:
         """
         self._check_predicts_tokens()
         batch, seen_BTT = self._batch(ids, visible, type_ids, positions, languages)
+        batch = self._with_decoder(batch, decoder_ids)
         with torch.no_grad():
             return self.model.logits(batch, seen_BTT)
 
@@ -181,6 +192,34 @@ class Loaded:
     def batch_of(self, ids: Ids, real: np.ndarray | Tensor, type_ids: Ids | None = None) -> Batch:
         """Return ids [B, T] as a batch on the model's device; `real` is False at padding."""
         return self._batch(ids, real, type_ids, None)[0]
+
+    def _with_decoder(self, batch: Batch, decoder_ids: Ids | None) -> Batch:
+        writes = isinstance(self.model.backbone, EncoderDecoderModel)
+        if writes != (decoder_ids is not None):
+            raise InputError(
+                f"{self.recipe.name} has an encoder and a decoder: give decoder_ids, too, what it has written so far "
+                f"(begun with the symbol that starts its texts)"
+                if writes
+                else f"decoder_ids is given, but {self.recipe.name} has no decoder beside its {type(self.recipe.backbone).__name__}: "
+                f"give ids alone"
+            )
+        if not writes:
+            return batch
+        written_BT = _rows(decoder_ids, "decoder_ids", None, self.model.backbone.vocab_size, "the vocabulary")
+        if len(written_BT) != len(batch.inputs):
+            raise InputError(
+                f"decoder_ids has {len(written_BT)} rows, but ids have {len(batch.inputs)}: each row of the one is written from "
+                f"the same row of the other"
+            )
+        self.recipe.backbone.decoder.check_length(written_BT.shape[1])
+        positions_BT = torch.arange(written_BT.shape[1]).expand_as(written_BT)
+        sides = {
+            "decoder_inputs": written_BT,
+            "decoder_positions": positions_BT,
+            "decoder_doc_ids": torch.ones_like(written_BT),
+            "targets": torch.full_like(written_BT, -100),
+        }
+        return dataclasses.replace(batch, **{name: value.to(self.device) for name, value in sides.items()})
 
     def _check_predicts_tokens(self) -> None:
         if self.model.token_objective is None:

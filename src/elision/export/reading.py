@@ -75,7 +75,7 @@ def read_folder(folder: Path, tokenizer: Path | None = None) -> Imported:
         model = LanguageModel(backbone, objectives, config.count("vocab_size", also="n_words"))
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     ours = table.to_ours({name: tensors[name] for name in names - set(others)}, shapes, str(folder))
-    made = _new_heads(model, frozenset(ours), ours["backbone.embeddings.tokens.weight"].dtype, config)
+    made = _new_heads(model, frozenset(ours), next(iter(ours.values())).dtype, config)
     ours |= generators.adopt(objectives, ours, made)
     vocab_size = model.backbone.vocab_size
     if found is not None:

@@ -101,8 +101,8 @@ def cross_entropy_sum(
     """Return sum_n -log softmax(hidden_n @ table^T + bias)[target_n], without ever holding all logits.
 
     With label smoothing e the target counts 1 - e of that and every token e / V; z_loss adds that much of (log Z)^2, Z the
-    normaliser of the softmax. The gradient is formed chunk by chunk together with the loss, so the peak memory is that of one chunk of logits
-    whatever N * V is, and the products are as many as in the plain form.
+    normaliser of the softmax. The gradient is formed chunk by chunk together with the loss, so the peak memory is that of one
+    chunk of logits whatever N * V is, and the products are as many as in the plain form.
     """
     return _CrossEntropySum.apply(hidden_ND, table_VD, bias_V, targets_N, None, 1.0, label_smoothing, z_loss)[0]
 
