@@ -129,3 +129,26 @@ def test_a_heads_loss_is_the_cross_entropy_of_its_logits() -> None:
             torch.nn.init.normal_(head.bias)
         plain = F.cross_entropy(head.logits(hidden, table), targets, reduction="sum")
         torch.testing.assert_close(head.loss(hidden, table, targets), plain)
+
+
+def test_label_smoothing_and_z_loss_are_pytorchs_and_the_formula_with_their_gradients() -> None:
+    generator = torch.Generator().manual_seed(1)
+    shapes = ((37, 8), (50, 8), (50,))
+    inputs = [torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True) for shape in shapes]
+    targets = torch.randint(50, (37,), generator=generator)
+    ours = cross_entropy_sum(*inputs, targets, 0.1, 0.01)
+    hidden, table, bias = inputs
+    logits = hidden @ table.T + bias
+    expected = F.cross_entropy(logits, targets, label_smoothing=0.1, reduction="sum")
+    expected = expected + 0.01 * logits.logsumexp(-1).square().sum()
+    torch.testing.assert_close(ours, expected)
+    for one, other in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(expected, inputs)):
+        torch.testing.assert_close(one, other)
+
+
+def test_label_smoothing_and_z_loss_act_in_training_only() -> None:
+    head = VocabularyHead(50, bias=False, own_width=8, label_smoothing=0.1, z_loss=0.01)
+    hidden, table, targets = torch.randn(5, 8), torch.randn(50, 3), torch.randint(50, (5,))
+    plain = F.cross_entropy(head.logits(hidden, table), targets, reduction="sum")
+    torch.testing.assert_close(head.eval().loss(hidden, table, targets), plain)
+    assert head.train().loss(hidden, table, targets) > plain
