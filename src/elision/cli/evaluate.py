@@ -13,6 +13,7 @@ from elision.data.store import Store
 from elision.errors import InputError
 from elision.progress import quantity, task
 from elision.tasks.evaluate import Evaluation, Measured, evaluate_model
+from elision.tasks.memory import set_memory
 from elision.train.precision import choose_device
 
 NAMES = {
@@ -40,6 +41,8 @@ class Evaluate:
     elision evaluate runs/bert-mini --data store
 
     elision evaluate runs/gpt2-tiny --data store --examples 2000 --json
+
+    elision evaluate runs/transformer-xl-tiny --data store --examples 4096 --memory-length 640 --same-length
     """
 
     model: tyro.conf.Positional[Path]
@@ -54,6 +57,15 @@ class Evaluate:
     """count n-grams of the training split and compare"""
     baseline_tokens: int = 20_000_000
     """count at most so many training tokens (some 100 bytes of memory each)"""
+    memory_length: int | None = None
+    """of a model that remembers: how many states before each example its layers look at, be it more than in training; None =
+    as in training. Give --examples enough: a memory starts empty, in each of the rows that are read side by side"""
+    same_length: bool = False
+    """let every token see exactly memory_length tokens, itself included, however late in an example it stands"""
+    clamp_distance: int | None = None
+    """have longer distances count as this one; None = as in training"""
+    segment_length: int | None = None
+    """tokens in an example; None = as in training. Shorter ones make the most of a memory"""
     json: bool = False
     """print JSON instead of a table"""
     device: str = "auto"
@@ -74,6 +86,13 @@ def main(arguments: list[str]) -> int:
             f"`elision predict` labels text with it"
         )
     loaded = elision.load(settings.model, device=choose_device(settings.device))
+    set_memory(
+        loaded,
+        memory_length=settings.memory_length,
+        same_length=settings.same_length or None,
+        clamp_distance=settings.clamp_distance,
+        segment_length=settings.segment_length,
+    )
     store = Store.open(settings.data)
     with task("evaluating", total=settings.examples, unit="examples") as bar:
         evaluation = evaluate_model(
