@@ -8,6 +8,7 @@ KINDS = {
     "classify": "classes or scores for texts and for pairs of texts",
     "tag": "a tag for every word: names, parts of speech",
     "answer": "the stretch of a context that answers a question",
+    "seq2seq": "a text of its own: translations, summaries, answers, any text from another",
 }
 
 

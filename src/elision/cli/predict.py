@@ -20,11 +20,12 @@ from elision.train.precision import choose_device
 @dataclasses.dataclass(frozen=True)
 class Predict:
     """Let a fine-tuned model say what it has learned: the class of a text, or its score; a tag for each word and the
-    entities they mark; the answer to a question in a context.
+    entities they mark; the answer to a question in a context; a translation, a summary, whatever it was taught to write.
 
     Reads the same files as `elision finetune`, plain text (a text a line; a tab between the texts of a pair), standard
     input (`--data -`), or the texts given as arguments (for pairs and questions two each). Written as JSON lines, or as
-    tsv, csv (labels, answers), conll (tags: a word and its tag on a line), json (answers by id, for SQuAD's scripts).
+    tsv, csv (labels, answers, written texts), conll (tags: a word and its tag on a line), json (answers by id, for SQuAD's
+    scripts), txt (written texts alone, a line for each).
 
     For example:
 
@@ -35,6 +36,8 @@ class Predict:
     elision predict --model runs/names --data novel.txt --out tagged.conll
 
     elision predict --model runs/squad "Who wrote it?" "It was written by Jane Austen." --top 3
+
+    elision predict --model runs/en-de --data test.en --out test.de
     """
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -45,7 +48,7 @@ class Predict:
     """a file, a `datasets` name, or - for standard input"""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """where to write; default: standard output"""
-    format: Literal["auto", "jsonl", "tsv", "csv", "conll", "json"] = "auto"
+    format: Literal["auto", "jsonl", "tsv", "csv", "conll", "json", "txt"] = "auto"
     """of the output; auto = as the name of --out ends, else jsonl"""
     probabilities: bool = False
     """write the probability of every class, or of every tag that was chosen"""

@@ -33,7 +33,14 @@ def in_batches(examples: Sequence[Example], device: torch.device, packing: bool 
         chosen = order[start : start + EXAMPLES_PER_BATCH].tolist()
         # Rows have room for several short examples, yet stay short enough for attention to be cheap.
         width = max(MIN_ROW_LENGTH, len(examples[chosen[-1]]))
-        batch = collate([examples[i] for i in chosen], pad_id=0, row_length=width, packing=packing, sources=chosen)
+        batch = collate(
+            [examples[i] for i in chosen],
+            pad_id=0,
+            row_length=width,
+            decoder_row_length=width,
+            packing=packing,
+            sources=chosen,
+        )
         yield batch.to(device)
 
 

@@ -1,6 +1,7 @@
 """The course of every fine-tuning: examples and a pretrained model in, a run with a new head out.
 
-`tasks.classify`, `tasks.tag` and `tasks.answer` prepare examples and say how a model is measured; the rest is here.
+`tasks.classify`, `tasks.tag`, `tasks.answer` and `tasks.seq2seq` prepare examples and say how a model is measured; the rest
+is here.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from elision.atomic import locked, write_json
+from elision.data.answers import Answers
 from elision.data.example import Example
 from elision.data.loader import Loader
 from elision.data.order import derive_seed
@@ -60,7 +62,8 @@ class FineTune:
     seed: int = 1
     """of the new head, the order of the rows and the dropout"""
     metric: str | None = None
-    """the held-out measure that picks the best checkpoint; None = accuracy, pearson for scores, f1 for tags and answers"""
+    """the held-out measure that picks the best checkpoint; None = accuracy, pearson for scores, f1 for tags and answers,
+    chrf for written texts"""
     from_scratch: bool = False
     """start from random weights in the same architecture: what did pretraining bring?"""
     freeze_backbone: bool = False
@@ -144,6 +147,14 @@ class Prepared:
     """what was asked for besides `FineTune`"""
     start: Callable[[LanguageModel], None] = lambda model: None
     """sets weights of the new head before the first step"""
+    decoder_row_length: int | None = None
+    """places in a row of the side that is written, where there are two"""
+    notes: tuple[str, ...] = ()
+    """what the user should know before it starts"""
+    in_full: HeldOut | None = None
+    """what measures the best checkpoint at the end, where that would take too long every epoch; None = held_out"""
+    afterwards: Callable[[LanguageModel, torch.dtype, Path], dict[str, Any]] = lambda model, dtype, folder: {}
+    """what is done with the best checkpoint in the run's folder after it was measured; returns what results.json is to say"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +169,8 @@ class Result:
     baseline: Baseline
     best_step: int
     seconds: float
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """what results.json says besides"""
 
 
 def finetune(
@@ -248,7 +261,7 @@ def _run(
     else:
         model.backbone.load_state_dict(loaded.model.backbone.standalone_state())
     if language is not None:
-        model.backbone.embeddings.language = number_of(language, recipe)
+        model.backbone.speak(number_of(language, recipe))
     if settings.freeze_backbone:
         model.backbone.requires_grad_(False)
     prepared.start(model)
@@ -265,6 +278,7 @@ def _run(
             batch_size=train.batch_size,
             microbatch_size=train.batch_size,
             row_length=max(MIN_ROW_LENGTH, int(prepared.train.lengths().clip(max=task.max_length).max())),
+            answers=Answers(decoder_row_length=prepared.decoder_row_length),
         ),
         device=device,
         score=lambda model: prepared.held_out.measure(model, dtype).metrics,
@@ -310,7 +324,8 @@ def _finish(run: Run, prepared: Prepared, seconds: float) -> Result:
     """Measure the best checkpoint once more, class by class, and write results.json."""
     best = checkpoint.find(run.folder)
     checkpoint.load_into(run.model, checkpoint.read_weights(best), best)
-    measured = prepared.held_out.measure(run.model.eval(), compute_dtype(run.train.precision, run.device))
+    dtype, held_out = compute_dtype(run.train.precision, run.device), prepared.in_full or prepared.held_out
+    measured = held_out.measure(run.model.eval(), dtype)
     result = Result(
         folder=run.folder,
         task=prepared.task,
@@ -319,6 +334,7 @@ def _finish(run: Run, prepared: Prepared, seconds: float) -> Result:
         baseline=prepared.baseline,
         best_step=int(best.name.removeprefix("step-")),
         seconds=seconds,
+        more=prepared.afterwards(run.model, dtype, run.folder),
     )
     write_json(
         run.folder / RESULTS,
@@ -327,10 +343,11 @@ def _finish(run: Run, prepared: Prepared, seconds: float) -> Result:
             "best_step": result.best_step,
             "steps": run.train.steps,
             "seconds": seconds,
-            "num_valid": len(prepared.held_out),
+            "num_valid": len(held_out),
             "metrics": result.metrics,
             "baseline": dataclasses.asdict(result.baseline),
             "by_class": [dataclasses.asdict(line) for line in measured.by_class],
+            **result.more,
         },
     )
     return result

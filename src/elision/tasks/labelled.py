@@ -162,10 +162,10 @@ class LabelledPlan:
         self, rows: Sequence[Row], tokenizer: Tokenizer, encoding: Encoding, labels: Sequence[int | float] | None
     ):
         self._encoding, self.labels = encoding, labels
-        self._first, self._first_at = _flat(tokenizer, [row.text for row in rows])
+        self._first, self._first_at = flat_ids(tokenizer, [row.text for row in rows])
         self._second, self._second_at = None, None
         if rows and rows[0].pair is not None:
-            self._second, self._second_at = _flat(tokenizer, [row.pair or "" for row in rows])
+            self._second, self._second_at = flat_ids(tokenizer, [row.pair or "" for row in rows])
 
     def __len__(self) -> int:
         return len(self._first_at) - 1
@@ -185,7 +185,8 @@ class LabelledPlan:
         return lengths if self._second_at is None else lengths + np.diff(self._second_at)
 
 
-def _flat(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def flat_ids(tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of all texts end to end, and where each begins; one place more says where the last ends."""
     ids = tokenizer.encode_batch(texts)
     starts = np.zeros(len(ids) + 1, np.int64)
     np.cumsum([len(part) for part in ids], out=starts[1:])

@@ -79,5 +79,6 @@ def check_metric(metric: str | None, task_type: str, num_labels: int) -> str:
 
 
 def rank(values: dict[str, float], metric: str) -> float:
-    """Return a number that is lower the better `values` are by `metric`."""
-    return values[metric] if metric == "mean_squared_error" else -values[metric]
+    """Return a number that is lower the better `values` are by `metric`; of equals those with the lower loss win."""
+    value = values[metric] if metric in ("mean_squared_error", "loss") else -values[metric]
+    return value + 1e-6 * values.get("loss", 0.0)

@@ -8,8 +8,11 @@ from typing import ClassVar, Literal
 from elision.atomic import write_json
 from elision.data.frame import FrameName
 from elision.errors import InputError
-from elision.objectives import Classification, SpanExtraction, TokenClassification
+from elision.objectives import CausalLM, Classification, SequenceLM, SpanExtraction, TokenClassification
 from elision.objectives.objective import Objective
+from elision.plain import from_plain, to_plain
+from elision.tasks.pairs_of_text import PairColumns
+from elision.tasks.prompt import BLANK
 from elision.tasks.table import Columns
 
 FILE = "task.json"
@@ -113,15 +116,48 @@ class AnsweringTask:
         return SpanExtraction()
 
 
-AnyTask = Task | TaggingTask | AnsweringTask
+@dataclasses.dataclass(frozen=True)
+class WritingTask:
+    """A text of its own for every text that is read: a translation, a summary, an answer."""
 
-_KINDS = {"classification": Task, "regression": Task, "tagging": TaggingTask, "answering": AnsweringTask}
-_PARTS = {"labels": tuple, "columns": lambda values: Columns(**values), "windows": lambda values: Windows(**values)}
+    objective: CausalLM | SequenceLM
+    """what the model was fine-tuned for: the loss of what it writes"""
+    max_length: int
+    """tokens that are read, special symbols included, and by a model without an encoder also those that it writes"""
+    max_target_length: int
+    """tokens that are written, special symbols included"""
+    metric: str = "chrf"
+    """which held-out measure the best checkpoint has the most of"""
+    prompt: str = BLANK
+    """what the model reads, with a place for the source"""
+    labels: tuple[str, ...] = ()
+    """everything that was ever written in training, where that is little: then these are classes"""
+    columns: PairColumns = PairColumns()
+    """where the training table held what"""
+    type: Literal["seq2seq"] = "seq2seq"
+
+    learns: ClassVar[str] = "seq2seq"
+
+
+AnyTask = Task | TaggingTask | AnsweringTask | WritingTask
+
+_KINDS = {
+    "classification": Task, "regression": Task, "tagging": TaggingTask, "answering": AnsweringTask, "seq2seq": WritingTask,
+}  # fmt: skip
+_PARTS = {
+    "labels": tuple,
+    "columns": lambda values: (PairColumns if "source" in values else Columns)(**values),
+    "windows": lambda values: Windows(**values),
+    "objective": lambda values: from_plain(CausalLM | SequenceLM, values, "objective"),
+}
 
 
 def save_task(task: AnyTask, folder: Path) -> None:
     """Write task.json into `folder`."""
-    write_json(folder / FILE, dataclasses.asdict(task))
+    values = dataclasses.asdict(task)
+    if isinstance(task, WritingTask):
+        values["objective"] = to_plain(task.objective)
+    write_json(folder / FILE, values)
 
 
 def load_task(folder: Path) -> AnyTask:
@@ -137,5 +173,5 @@ def load_task(folder: Path) -> AnyTask:
         raise InputError(
             f"{folder} is no fine-tuned model: it has no {FILE}. Make one with `elision finetune`."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path} is torn or foreign ({error}): fine-tune again") from None

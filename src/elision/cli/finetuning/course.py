@@ -11,7 +11,7 @@ import tyro
 from elision.atomic import write_json
 from elision.errors import InputError
 from elision.progress import console, duration, quantity, task
-from elision.tasks.finetune import FineTune, Prepared, Result, finetune
+from elision.tasks.finetune import FineTune, HeldOut, Prepared, Result, finetune
 from elision.train.loop import Interrupted, NonFiniteLoss, Progress, Run
 from elision.train.precision import choose_device
 
@@ -41,8 +41,16 @@ class Course:
             raise InputError(f"--seeds is {self.seeds}: it must be at least 1")
 
 
-def follow(course: Course, prepare: Callable[[FineTune], Prepared]) -> int:
-    """Fine-tune with every seed, show how it goes and what came out; returns the exit status."""
+def follow(
+    course: Course,
+    prepare: Callable[[FineTune], Prepared],
+    view: "Callable[[], View] | None" = None,
+    show: Callable[[Result, int], None] | None = None,
+) -> int:
+    """Fine-tune with every seed, show how it goes and what came out; returns the exit status.
+
+    view: what the terminal shows meanwhile. show: prints what one run came to, given how many rows were held out.
+    """
     with task("tokenising", unit="rows") as bar:
         prepared = prepare(course.settings)
         bar.advance(prepared.num_rows + len(prepared.held_out))
@@ -51,10 +59,10 @@ def follow(course: Course, prepare: Callable[[FineTune], Prepared]) -> int:
         for seed in range(course.settings.seed, course.settings.seed + course.seeds):
             folder = course.out if course.seeds == 1 else course.out / f"seed-{seed}"
             settings = dataclasses.replace(course.settings, seed=seed)
-            view = View()
-            with task(folder.name, total=1, unit="steps") as view.bar:
+            shown = (view or View)()
+            with task(folder.name, total=1, unit="steps") as shown.bar:
                 device = choose_device(course.device)
-                results.append(finetune(prepared, folder, settings, device, view.report, view.begin))
+                results.append(finetune(prepared, folder, settings, device, shown.report, shown.begin))
     except Interrupted as interruption:
         console.print(f"[yellow]{interruption}[/]")
         return 128 + interruption.signal_number
@@ -64,7 +72,7 @@ def follow(course: Course, prepare: Callable[[FineTune], Prepared]) -> int:
     if len(results) > 1:
         _mean(course.out, results)
     else:
-        _table(results[0], len(prepared.held_out))
+        (show or _table)(results[0], len(prepared.in_full or prepared.held_out))
     console.print("[dim]next:[/]")
     console.print(f"  elision predict --model {results[0].folder} --data TABLE", markup=False, soft_wrap=True)
     console.print(f"  elision export {results[0].folder} {course.out.name}-hf", markup=False, soft_wrap=True)
@@ -80,7 +88,7 @@ class View:
     def begin(self, run: Run, prepared: Prepared, step: int) -> None:
         """Say what was decided."""
         what = prepared.task
-        kind = {"tagging": "tags", "answering": "answers"}.get(what.type, "classes")
+        kind = {"tagging": "tags", "answering": "answers", "seq2seq": "texts"}.get(what.type, "classes")
         shown = f"{len(what.labels)} {kind} ({', '.join(what.labels[:6])}{', ...' if len(what.labels) > 6 else ''})"
         several = len(prepared.train) - prepared.num_rows
         console.print(
@@ -97,11 +105,17 @@ class View:
                 f"[yellow]{prepared.num_cut:,} training rows ({share:.1%}) are longer than {what.max_length} tokens and "
                 f"{fate} (--max-length raises it)[/]"
             )
+        for note in prepared.notes:
+            console.print(f"[yellow]{note}[/]", soft_wrap=True)
+        self.watch(prepared.in_full or prepared.held_out)
         self.done = step
         self.bar.grow(run.train.steps)
         if step:
             console.print(f"[yellow]going on from step {step}[/]")
             self.bar.advance(step)
+
+    def watch(self, held_out: HeldOut) -> None:
+        """Have held-out rows that take long say how far they are; those of most kinds do not."""
 
     def report(self, progress: Progress) -> None:
         """Show one report of the loop."""
@@ -111,8 +125,13 @@ class View:
             self.bar.advance(progress.step - self.done)
             self.done = progress.step
         elif progress.split == "validation":
-            shown = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
+            shown = "  ".join(f"{name.replace('_', ' ')} {number(name, value)}" for name, value in values.items())
             console.print(f"step {progress.step:>6}  held out:  {shown}")
+
+
+def number(name: str, value: float) -> str:
+    """Write a measure with as many decimals as mean something: those of written texts go up to 100."""
+    return f"{value:.2f}" if name in ("bleu", "chrf", "rouge1", "rouge2", "rougeL") else f"{value:.4f}"
 
 
 def _table(result: Result, num_valid: int) -> None:
