@@ -18,6 +18,8 @@ from elision.export import (
 )
 from elision.export.config import Config
 from elision.model.elmo import Elmo
+from elision.model.transformer_xl import TransformerXL
+from elision.objectives.adaptive_lm import AdaptiveLM
 from elision.recipe import Recipe
 
 # The particular before the general: `fits` of the last ones takes what no other wants.
@@ -41,6 +43,13 @@ def of_recipe(recipe: Recipe, heads: tuple[str, ...]) -> ModuleType:
     """
     if isinstance(recipe.backbone, Elmo):
         raise InputError("Hugging Face has no class for ELMo: `elision export` writes its own files instead")
+    if isinstance(recipe.backbone, TransformerXL):
+        raise InputError(
+            "Hugging Face has no class for Transformer-XL (transformers removed its own): use the run's folder as it is, "
+            "elision.load reads it"
+        )
+    if any(isinstance(objective, AdaptiveLM) for objective in recipe.objectives):
+        raise InputError("Hugging Face has no class with an adaptive softmax: pretrain with CausalLM to export")
     family = next(family for family in FAMILIES if family.fits(recipe, heads))
     family.check(recipe.backbone)
     return family
