@@ -117,6 +117,7 @@ class Tokenizer:
             full_stop=full_stop,
             spaceless=spaceless,
             sentinels=sentinels,
+            symbols={self._strings[i]: int(i) for i in np.flatnonzero(special)},
             **ids,
         )
 

@@ -1,6 +1,7 @@
 """What models and noise need to know of a tokenizer: its size, its special symbols, where words begin."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class Vocabulary:
     nobody has counted (a noise asks for it with `needs_counts`). `full_stop` and `spaceless`, bool [size] or None: which ids
     are full stops by themselves, and which are written in a script that puts no spaces between words. `sentinels`, int64
     [s], are the symbols that stand for left-out spans (<extra_id_0>, <extra_id_1> ...), in the order of their use.
+    `symbols` gives the id of each special symbol by how it is written.
     """
 
     size: int
@@ -43,6 +45,7 @@ class Vocabulary:
     counts: np.ndarray | None = None
     full_stop: np.ndarray | None = None
     spaceless: np.ndarray | None = None
+    symbols: Mapping[str, int] = dataclasses.field(default_factory=dict)
     sentinels: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
 
     def require(self, role: str) -> int:
