@@ -13,6 +13,7 @@ from elision.model.attention import Attention, CrossAttention, at_places
 from elision.model.cache import LayerCache
 from elision.model.dropout import Dropout
 from elision.model.position import Angles
+from elision.model.rms_norm import RMSNorm
 from elision.model.visibility import Visible
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ ACTIVATIONS = {
 def norm_of(settings: "Transformer", width: int) -> nn.Module:
     """Return the norm that a model uses, over states of this width."""
     if settings.norm_kind == "rms":
-        return nn.RMSNorm(width, eps=settings.norm_eps)
+        return RMSNorm(width, settings.norm_eps)
     return nn.LayerNorm(width, eps=settings.norm_eps)
 
 

@@ -6,8 +6,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from elision.model.rms_norm import RMSNorm
 
-def set_norm_(norm: nn.LayerNorm | nn.RMSNorm) -> None:
+from elision.model.attention import Attention, CrossAttention
+
+
+def set_norm_(norm: nn.LayerNorm | RMSNorm) -> None:
     """Have a norm begin without an effect of its own: gains 1, biases 0."""
     norm.weight.fill_(1.0)
     if isinstance(norm, nn.LayerNorm):
@@ -46,7 +50,7 @@ class NormalInit:
                 elif isinstance(child, nn.Embedding):
                     position = self.position_std is not None and name.startswith("embeddings.positions")
                     self.weight_(child.weight, self.position_std if position else self.std)
-                elif isinstance(child, nn.LayerNorm | nn.RMSNorm):
+                elif isinstance(child, nn.LayerNorm | RMSNorm):
                     set_norm_(child)
 
 
@@ -66,8 +70,36 @@ class WidthInit:
                         nn.init.uniform_(child.bias, -bound, bound)
                 elif isinstance(child, nn.Embedding):
                     nn.init.normal_(child.weight, std=child.embedding_dim**-0.5)
-                elif isinstance(child, nn.LayerNorm | nn.RMSNorm):
+                elif isinstance(child, nn.LayerNorm | RMSNorm):
                     set_norm_(child)
 
 
-Init = NormalInit | WidthInit
+@dataclasses.dataclass(frozen=True)
+class T5Init:
+    """Every matrix by its number of inputs (T5's code): normal with std inputs^-1/2, so that states keep their size.
+
+    That of the queries is head_size^-1/2 smaller, which stands for the division of the scores that T5 leaves out. Token
+    table 1, biases of distances width^-1/2, other biases 0, norms 1.
+    """
+
+    def apply_(self, module: nn.Module, num_layers: int = 0) -> None:
+        """Fill every tensor of `module`, in the order of its parameters, from PyTorch's global generator."""
+        with torch.no_grad():
+            for name, child in module.named_modules():
+                if isinstance(child, nn.Linear):
+                    nn.init.normal_(child.weight, std=child.in_features**-0.5)
+                    if child.bias is not None:
+                        child.bias.zero_()
+                elif isinstance(child, nn.Embedding):
+                    distances = name == "bias.table"
+                    nn.init.normal_(child.weight, std=module.settings.hidden_size**-0.5 if distances else 1.0)
+                elif isinstance(child, nn.LayerNorm | RMSNorm):
+                    set_norm_(child)
+            for child in module.modules():
+                if isinstance(child, Attention):
+                    child.query_key_value.weight[: child.num_heads * child.head_size] *= child.head_size**-0.5
+                elif isinstance(child, CrossAttention):
+                    child.query.weight *= child.head_size**-0.5
+
+
+Init = NormalInit | WidthInit | T5Init
