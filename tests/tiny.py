@@ -37,6 +37,7 @@ SIZES: dict[str, Any] = {
     "num_layers": 2,
     "hidden_size": 32,
     "num_heads": 2,
+    "head_size": 24,
     "feedforward_size": 64,
     "cell_size": 48,
     "filters": ((1, 8), (2, 8), (3, 16)),
@@ -62,12 +63,17 @@ SIZES: dict[str, Any] = {
 
 
 def shrunk(part: Any, **settings: Any) -> Any:
-    """Return a recipe (or a part of one) with the same parts at the sizes above; `settings` sets fields by name."""
+    """Return a recipe (or a part of one) with the same parts at the sizes above; `settings` sets fields by name.
+
+    The width of heads only where the recipe says it: it need not follow from that of the model.
+    """
     if isinstance(part, tuple):
         return tuple(shrunk(item, **settings) for item in part)
     if not dataclasses.is_dataclass(part):
         return part
     wanted = SIZES | settings
+    if getattr(part, "head_size", None) is None:
+        wanted.pop("head_size")
     fields = {
         field.name: wanted[field.name] if field.name in wanted else shrunk(getattr(part, field.name), **settings)
         for field in dataclasses.fields(part)
@@ -153,7 +159,8 @@ def tokenizer(spec: TokenizerSpec) -> Tokenizer:
 
 
 def text_store(path: Path, spec: TokenizerSpec, validation: float = 0.2, num_pairs: int = 0) -> Store:
-    """Write a store of `texts` with a tokenizer of its own, a part of it held out; every third is of another language.
+    """Write a store of `texts` with a tokenizer of its own, a part of it held out; every third is of another language,
+    every other one has another control code.
 
     With `num_pairs` translations after them: sentences of one language, and their words in reverse in the other.
     """
@@ -165,7 +172,9 @@ def text_store(path: Path, spec: TokenizerSpec, validation: float = 0.2, num_pai
         [trained.encode_batch([sentence]), trained.encode_batch([" ".join(reversed(sentence.split()))])]
         for sentence in sentences
     ]
-    return id_store(path, trained, documents, validation, languages=languages, pairs=pairs)
+    # Single letters, which every tokenizer has a symbol for.
+    codes = ["a" if index % 2 else "o" for index in range(len(documents))]
+    return id_store(path, trained, documents, validation, languages=languages, codes=codes, pairs=pairs)
 
 
 def id_store(
@@ -175,6 +184,7 @@ def id_store(
     validation: float = 0.0,
     shard_tokens: int = 1 << 10,
     languages: Sequence[str] | None = None,
+    codes: Sequence[str | None] | None = None,
     pairs: Sequence[Sequence[Sequence[Sequence[int]]]] = (),
     pair_languages: tuple[str | None, str | None] = ("aa", "bb"),
 ) -> Store:
@@ -185,7 +195,8 @@ def id_store(
     made_with.save(path / "tokenizer")
     writer = StoreWriter(path, made_with, validation, shard_tokens)
     for index, document in enumerate(documents):
-        writer.append(_documents(index, document, None if languages is None else languages[index]))
+        written = _documents(index, document, None if languages is None else languages[index])
+        writer.append(dataclasses.replace(written, codes=None if codes is None else [codes[index]]))
     for index, sides in enumerate(pairs, len(documents)):
         one, other = (_documents(index, side, language) for side, language in zip(sides, pair_languages, strict=True))
         pair = Documents.join([one, dataclasses.replace(other, hashes=one.hashes)])

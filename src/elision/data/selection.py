@@ -74,6 +74,11 @@ class Selection(Split):
         """int16 [num_documents]: index of each document's language in `languages`, -1 where none is declared."""
         return self._split.language_codes[self._documents]
 
+    @functools.cached_property
+    def code_numbers(self) -> np.ndarray:
+        """int16 [num_documents]: index of each document's control code in `codes`, -1 where none is declared."""
+        return self._split.code_numbers[self._documents]
+
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """Return ids `start` to `stop` of the token stream; zero-copy inside one run of documents."""
         assert 0 <= start <= stop <= self.num_tokens, (start, stop, self.num_tokens)

@@ -50,6 +50,8 @@ class Documents:
     identifiers: Sequence[str | None]
     translated: np.ndarray | None = None
     """bool [documents]: the document after this one is its translation; None = no pairs. Both have the same hash."""
+    codes: Sequence[str | None] | None = None
+    """What kind of text each document is; None = no document says."""
 
     def __len__(self) -> int:
         return len(self.num_tokens)
@@ -69,6 +71,7 @@ class Documents:
             languages=[self.languages[i] for i in where],
             identifiers=[self.identifiers[i] for i in where],
             translated=None if self.translated is None else self.translated[chosen],
+            codes=None if self.codes is None else [self.codes[i] for i in where],
         )
 
     def cut(self, start: int, stop: int) -> "Documents":
@@ -85,6 +88,7 @@ class Documents:
             languages=self.languages[start:stop],
             identifiers=self.identifiers[start:stop],
             translated=None if self.translated is None else self.translated[start:stop],
+            codes=None if self.codes is None else self.codes[start:stop],
         )
 
     @staticmethod
@@ -98,6 +102,7 @@ class Documents:
             translated=np.concatenate(
                 [np.zeros(len(part), bool) if part.translated is None else part.translated for part in parts]
             ),
+            codes=[code for part in parts for code in part.codes or [None] * len(part)],
         )
 
     def to_batch(self, dtype: np.dtype, metadata: dict[str, str]) -> pa.RecordBatch:
@@ -114,6 +119,8 @@ class Documents:
         }
         if self.translated is not None and self.translated.any():
             columns["translated"] = pa.array(self.translated)
+        if self.codes is not None and any(code is not None for code in self.codes):
+            columns["code"] = pa.array(self.codes, pa.string()).dictionary_encode()
         batch = pa.RecordBatch.from_arrays(list(columns.values()), list(columns))
         return batch.replace_schema_metadata(metadata)
 
@@ -131,6 +138,7 @@ class Documents:
             languages=batch.column("language").to_pylist(),
             identifiers=batch.column("id").to_pylist(),
             translated=translated_of(batch),
+            codes=batch.column("code").to_pylist() if "code" in batch.schema.names else None,
         )
 
 
@@ -200,14 +208,17 @@ class StoreWriter:
                 splits[split]["offset_file_bytes"] = self._write_offsets(split)
                 splits[split]["shards"] = shards
         hashes = [self.tokenizer.fingerprint, *(s["sha256"] for split in splits.values() for s in split["shards"])]
-        languages = sorted(
-            {name for part in splits.values() for shard in part["shards"] for name in shard.pop("languages")}
+        languages, codes = (
+            # A journal of an earlier version knows of no codes.
+            sorted({name for part in splits.values() for shard in part["shards"] for name in shard.pop(kind, ())})
+            for kind in ("languages", "codes")
         )
         complete = {
             "elision_store": FORMAT,
             "fingerprint": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
             "dtype": self.dtype.name,
             "languages": languages,
+            **({"codes": codes} if codes else {}),
             "tokenizer": {
                 "fingerprint": self.tokenizer.fingerprint,
                 "vocab_size": self.tokenizer.vocabulary.size,
@@ -266,6 +277,7 @@ class StoreWriter:
                 "num_file_bytes": (self.path / name).stat().st_size,
                 "sha256": hash_file(self.path / name),
                 "languages": sorted({language for language in documents.languages if language is not None}),
+                "codes": sorted({code for code in documents.codes or () if code is not None}),
             }
         )
         self._waiting[split], self._num_waiting[split] = [], 0

@@ -97,6 +97,11 @@ class Store:
         """Every language that a document declares, in alphabetical order."""
         return self.manifest["languages"]
 
+    @property
+    def codes(self) -> list[str]:
+        """Every control code that a document declares, in alphabetical order."""
+        return self.manifest.get("codes", [])
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the ids. Raises InputError when its files were changed."""
@@ -192,16 +197,12 @@ class Split:
     @functools.cached_property
     def language_codes(self) -> np.ndarray:
         """int16 [num_documents]: index of each document's language in `languages`, -1 where none is declared."""
-        codes = np.full(self.num_documents, -1, dtype=np.int16)
-        order = {language: i for i, language in enumerate(self.languages)}
-        first = 0
-        for shard in range(len(self._shards)):
-            column = self._batch(shard).column("language")
-            local = np.array([order[language] for language in column.dictionary.to_pylist()] + [-1], dtype=np.int16)
-            picks = column.indices.fill_null(len(local) - 1).to_numpy(zero_copy_only=False)
-            codes[first : first + len(column)] = local[picks]
-            first += len(column)
-        return codes
+        return self._numbered("language", self.languages)
+
+    @functools.cached_property
+    def code_numbers(self) -> np.ndarray:
+        """int16 [num_documents]: index of each document's control code in `codes`, -1 where none is declared."""
+        return self._numbered("code", self.codes)
 
     @functools.cached_property
     def pair_starts(self) -> np.ndarray:
@@ -217,6 +218,11 @@ class Split:
     def languages(self) -> list[str]:
         """Every language that a document of the store declares."""
         return self.store.languages
+
+    @property
+    def codes(self) -> list[str]:
+        """Every control code that a document of the store declares."""
+        return self.store.codes
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """Return ids `start` to `stop` of the token stream (uint16 or uint32); zero-copy inside one shard."""
@@ -253,6 +259,21 @@ class Split:
                 return self._batch(shard).column(name)[index].as_py()
             index -= record["num_documents"]
         raise IndexError(index)
+
+    def _numbered(self, name: str, names: list[str]) -> np.ndarray:
+        """Return the index in `names` of each document's entry in a column of names, -1 where it has none."""
+        numbers = np.full(self.num_documents, -1, dtype=np.int16)
+        order = {entry: i for i, entry in enumerate(names)}
+        first = 0
+        for shard, record in enumerate(self._shards):
+            batch = self._batch(shard)
+            if name in batch.schema.names:
+                column = batch.column(name)
+                local = np.array([order[entry] for entry in column.dictionary.to_pylist()] + [-1], dtype=np.int16)
+                picks = column.indices.fill_null(len(local) - 1).to_numpy(zero_copy_only=False)
+                numbers[first : first + len(column)] = local[picks]
+            first += record["num_documents"]
+        return numbers
 
     def _ids(self, shard: int) -> np.ndarray:
         values = self._values[shard]

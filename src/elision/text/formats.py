@@ -39,6 +39,8 @@ class Document:
     """`file:line`, for messages."""
     translation: "Document | None" = None
     """The same in another language, where the corpus is parallel."""
+    code: str | None = None
+    """What kind of text it is, for models that are told (CTRL)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Reading:
     """Field that names each document's language."""
     language: str | None = None
     """Language of all documents, when no field says it."""
+    code_field: str | None = None
+    """Field that names each document's control code: its source, genre or the like, which CTRL reads before the text."""
+    code: str | None = None
+    """Control code of all documents, when no field says it."""
     id_field: str | None = None
     """Field that identifies each document, kept in the store."""
     dataset_split: str = "train"
@@ -157,11 +163,11 @@ def _plain(lines: io.TextIOWrapper, path: Path, reading: Reading) -> Iterator[Do
     first, size = 1, 0
     for number, line in enumerate(lines, 1):
         if reading.documents == "line":
-            yield Document(line, reading.language, None, f"{path}:{number}")
+            yield Document(line, reading.language, None, f"{path}:{number}", code=reading.code)
             continue
         is_break = reading.documents == "blank-line" and line.isspace()
         if (is_break and gathered) or size > MAX_CHARACTERS:
-            yield Document("".join(gathered), reading.language, None, f"{path}:{first}")
+            yield Document("".join(gathered), reading.language, None, f"{path}:{first}", code=reading.code)
             gathered, size = [], 0
         if not is_break:
             if not gathered:
@@ -169,7 +175,7 @@ def _plain(lines: io.TextIOWrapper, path: Path, reading: Reading) -> Iterator[Do
             gathered.append(line)
             size += len(line)
     if gathered:
-        yield Document("".join(gathered), reading.language, None, f"{path}:{first}")
+        yield Document("".join(gathered), reading.language, None, f"{path}:{first}", code=reading.code)
 
 
 def json_rows(lines: io.TextIOWrapper, path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -245,7 +251,8 @@ def _parquet(stream: BinaryIO, path: Path, reading: Reading) -> Iterator[tuple[s
     sample = {name: "" for name in names if pa.types.is_string(file.schema_arrow.field(name).type)}
     sample |= {name: "" for name in names if pa.types.is_large_string(file.schema_arrow.field(name).type)}
     wanted = [_text_field({**dict.fromkeys(names), **sample}, reading, str(path))]
-    wanted += [name for name in (reading.language_field, reading.id_field) if name is not None and name in names]
+    labels = (reading.language_field, reading.code_field, reading.id_field)
+    wanted += [name for name in labels if name is not None and name in names]
     number = 0
     for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
         for row in batch.to_pylist():
@@ -267,6 +274,7 @@ def field_documents(rows: Iterator[tuple[str, Mapping[str, Any]]], reading: Read
             _label(row, reading.language_field, "language_field", where) or reading.language,
             _label(row, reading.id_field, "id_field", where),
             where,
+            code=_label(row, reading.code_field, "code_field", where) or reading.code,
         )
 
 

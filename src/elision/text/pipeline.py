@@ -185,6 +185,7 @@ def _documents(encoding: concurrent.futures.Future, batch: CleanBatch, counts: l
         hashes=np.array(batch.hashes, dtype=np.uint64)[kept],
         languages=[batch.documents[i].language for i in where],
         identifiers=[batch.documents[i].id for i in where],
+        codes=[batch.documents[i].code for i in where],
         translated=translated[kept],
     )
     return EncodedBatch(documents.pick(complete[kept]), int((~complete).sum()), batch)

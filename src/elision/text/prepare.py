@@ -14,6 +14,7 @@ from elision.data.shards import SHARD_TOKENS, WORK, StoreWriter
 from elision.data.store import JOURNAL, MANIFEST, Store
 from elision.errors import InputError
 from elision.text.cleaning import DROPPED, Cleaning, Report
+from elision.text.codes import with_codes
 from elision.text.duplicates import NearCopies, SeenTable
 from elision.text.pipeline import Position, clean_batches, encode_batches
 from elision.text.pydocs import PydocsSource
@@ -32,6 +33,8 @@ from elision.text.tokenizer import Tokenizer, TokenizerSpec
 
 COMMIT_SECONDS = 30.0
 STANDARD_INPUT = "-"
+# A control code and what has it: code:Books=novels/.
+_CODE = re.compile(r"code:([^=]+)=(.+)")
 # A language and what is of that language: ne=news/, zh-Hans=-.
 _LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*)=(.+)")
 
@@ -51,10 +54,11 @@ def prepare(
     """Read, clean, tokenise and store the inputs; return the store at `out`.
 
     `inputs` are files, folders, globs, `datasets` names, "-" for standard input, or sources of one's own (such as
-    those of `parallel_sources`); one of them or several. "ne=news/" says that the language of news/ is ne. `tokenizer`
-    is one to train (on at most `sample_megabytes` million characters), a trained one, or a path to one. `validation`
-    is the share of documents, chosen by hash, that is held out. When `out` holds the same store already, it is
-    returned as it is; when it holds a part of it, the work continues there.
+    those of `parallel_sources`); one of them or several. "ne=news/" says that the language of news/ is ne, and
+    "code:Books=novels/" that the control code of novels/ is Books. `tokenizer` is one to train (on at most
+    `sample_megabytes` million characters; it gets a symbol for each code), a trained one, or a path to one. `validation`
+    is the share of documents, chosen by hash, that is held out. When `out` holds the same store already, it is returned
+    as it is; when it holds a part of it, the work continues there.
 
     Raises: InputError for an empty corpus, unreadable inputs, or an `out` that holds something else.
     """
@@ -107,6 +111,7 @@ def prepare_texts(
     tokenizer: TokenizerSpec | Tokenizer | str | Path,
     *,
     languages: Sequence[str | None] | None = None,
+    codes: Sequence[str | None] | None = None,
     cleaning: Cleaning | None = None,
     validation: float = 0.02,
     sentences: bool = True,
@@ -114,8 +119,9 @@ def prepare_texts(
 ) -> Store:
     """Make a store from texts in memory, each one document; see `prepare`."""
     languages = languages if languages is not None else [None] * len(texts)
-    numbered = enumerate(zip(texts, languages, strict=True))
-    documents = tuple(Document(text, language, None, f"texts:{i}") for i, (text, language) in numbered)
+    codes = codes if codes is not None else [None] * len(texts)
+    numbered = enumerate(zip(texts, languages, codes, strict=True))
+    documents = tuple(Document(text, language, None, f"texts:{i}", code=code) for i, (text, language, code) in numbered)
     return prepare(
         [TextsSource(documents)],
         out,
@@ -181,11 +187,13 @@ def _trained(
     if not isinstance(tokenizer, Tokenizer):
         sizes = [source.num_bytes for source in sources]
         total = sum(sizes) if None not in sizes else None
+        codes: set[str] = set()
         with progress.task("reading a sample", total, "B") as task:
-            sample = sample_texts(_cleaned(sources, cleaning, task), int(sample_megabytes * 1e6))
+            sample = sample_texts(_cleaned(sources, cleaning, task, codes), int(sample_megabytes * 1e6))
         if not sample:
             shutil.rmtree(out)
             raise InputError(f"The corpus is empty: no document with text in {_names(sources)}.")
+        tokenizer = with_codes(tokenizer, codes)
         size = sum(map(len, sample))
         progress.console.print(
             f"training a {type(tokenizer).__name__} tokenizer of {tokenizer.vocab_size} symbols "
@@ -198,13 +206,17 @@ def _trained(
     return Tokenizer.load(out / "tokenizer")
 
 
-def _cleaned(sources: list[Source], cleaning: Cleaning, task: progress.Task) -> Iterator[str]:
+def _cleaned(sources: list[Source], cleaning: Cleaning, task: progress.Task, codes: set[str]) -> Iterator[str]:
+    """Yield the cleaned texts, and note in `codes` the control codes of the documents they come from."""
     report = Report()
     for source in sources:
         reached = [0]
         last = 0
         for document in source.documents(lambda n, reached=reached: reached.__setitem__(0, n)):
-            yield from cleaning.clean_document(document, report)
+            texts = cleaning.clean_document(document, report)
+            if texts and document.code is not None:
+                codes.add(document.code)
+            yield from texts
             if reached[0] > last:
                 task.advance(reached[0] - last)
                 last = reached[0]
@@ -218,6 +230,9 @@ def _sources(given: str | Path | Source, reading: Reading, out: Path) -> list[So
         return find_sources([str(given) if given.is_absolute() else f"./{given}"], reading)
     if not isinstance(given, str):
         return [given]
+    coded = _CODE.fullmatch(given)
+    if coded is not None and not Path(given).exists():
+        reading, given = dataclasses.replace(reading, code=coded[1]), coded[2]
     named = _LANGUAGE.fullmatch(given)
     if named is not None and not Path(given).exists():
         reading, given = dataclasses.replace(reading, language=named[1]), named[2]

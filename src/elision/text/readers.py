@@ -72,8 +72,8 @@ class FileSource:
         return self.path.stat().st_size
 
     def identity(self) -> list[Any]:
-        """Return path and size, and the language where one is said."""
-        return [str(self.path), self.num_bytes, *([self.reading.language] if self.reading.language else [])]
+        """Return path and size, and the language and the code where they are said."""
+        return [str(self.path), self.num_bytes, *_said(self.reading)]
 
     def documents(self, progress: Callable[[int], None]) -> Iterator[Document]:
         """Yield the documents of the file. Raises InputError for what cannot be read as its name says."""
@@ -93,9 +93,8 @@ class DatasetSource:
     num_bytes: int | None = None
 
     def identity(self) -> list[Any]:
-        """Return name and split, and the language where one is said."""
-        language = [self.reading.language] if self.reading.language else []
-        return [self.name, self.reading.dataset_split, *language]
+        """Return name and split, and the language and the code where they are said."""
+        return [self.name, self.reading.dataset_split, *_said(self.reading)]
 
     def documents(self, progress: Callable[[int], None]) -> Iterator[Document]:
         """Stream the rows. Raises InputError when there is no such data set or split."""
@@ -214,6 +213,11 @@ def find_sources(inputs: list[str], reading: Reading) -> list[Source]:
         else:
             sources.append(DatasetSource(name, reading))
     return sources
+
+
+def _said(reading: Reading) -> list[str]:
+    language = [reading.language] if reading.language else []
+    return language + ([f"code:{reading.code}"] if reading.code else [])
 
 
 def spool_standard_input(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from elision.data.selection import Selection
 from elision.data.store import Store
 from elision.errors import InputError
 from elision.text.prepare import prepare_texts
@@ -69,6 +70,37 @@ def test_languages_stay_with_their_documents(store):
     for i in range(split.num_documents):
         number = TEXTS.index(store.tokenizer.decode(split.document(i)))
         assert split.language(i) == ("en", "ko", None)[number % 3]
+
+
+def test_control_codes_stay_with_their_documents_and_may_be_missing(tmp_path, tokenizer):
+    def code_of(number):
+        return ("Books", None, "News", "Books")[number % 4]
+
+    codes = [code_of(number) for number in range(len(TEXTS))]
+    store = prepare_texts(TEXTS, tmp_path / "coded", tokenizer, codes=codes, validation=0.2, shard_tokens=400)
+    assert store.codes == ["Books", "News"]
+    for name in store.splits:
+        split = store.split(name)
+        for i, number in enumerate(split.code_numbers.tolist()):
+            said = code_of(TEXTS.index(store.tokenizer.decode(split.document(i))))
+            assert (None if number < 0 else split.codes[number]) == said
+        chosen = Selection(split, np.arange(1, split.num_documents, 3))
+        assert chosen.code_numbers.tolist() == split.code_numbers[1::3].tolist() and chosen.codes == split.codes
+
+
+def test_shards_with_and_without_codes_lie_in_one_store(tmp_path, tokenizer):
+    codes = [None] * 80 + ["News"] * 40
+    store = prepare_texts(TEXTS, tmp_path / "coded", tokenizer, codes=codes, validation=0, shard_tokens=400)
+    columns = [pa.ipc.open_file(str(file)).read_all().column_names for file in sorted(store.path.glob("*.arrow"))]
+    assert len({"code" in names for names in columns}) == 2
+    assert (store.split("train").code_numbers >= 0).sum() == 40
+
+
+def test_without_codes_a_store_is_what_it_was_before_there_were_any(store):
+    # As a version writes it that knows of no codes: neither a column nor an entry of the manifest.
+    assert "codes" not in store.manifest
+    assert "code" not in pa.ipc.open_file(str(store.path / "train-00000.arrow")).read_all().column_names
+    assert store.codes == [] and set(store.split("train").code_numbers) == {-1}
 
 
 def test_any_arrow_reader_opens_a_shard(store, tokenizer):

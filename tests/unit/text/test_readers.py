@@ -53,6 +53,22 @@ def test_every_format_is_read_under_every_compression(tmp_path, compression):
             assert [document.language for document in read(path, language_field="lang")] == ["de", "ko"], name
 
 
+def test_a_field_or_the_caller_says_the_control_code(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "a", "source": "Books"}\n{"text": "b", "source": null}\n{"text": "c", "source": 7}\n'
+    )
+    assert [document.code for document in read(tmp_path / "a.jsonl", code_field="source")] == ["Books", None, "7"]
+    both = read(tmp_path / "a.jsonl", code_field="source", code="Web")
+    assert [document.code for document in both] == ["Books", "Web", "7"]
+    parquet.write_table(pa.table({"text": ["a"], "source": ["News"], "n": [1]}), tmp_path / "a.parquet")
+    assert [document.code for document in read(tmp_path / "a.parquet", code_field="source")] == ["News"]
+    (tmp_path / "a.txt").write_text("a\n\nb\n")
+    for documents in ("blank-line", "line"):
+        assert {document.code for document in read(tmp_path / "a.txt", code="Web", documents=documents)} == {"Web"}
+    with pytest.raises(InputError, match=r"there is no field 'kind' \(code_field\)"):
+        read(tmp_path / "a.jsonl", code_field="kind")
+
+
 def test_tsv_keeps_quotation_marks_as_text(tmp_path):
     (tmp_path / "a.tsv").write_text('id\tdocument\n1\t"no end\n2\tb\n')
     documents = read(tmp_path / "a.tsv", id_field="id")
