@@ -20,7 +20,9 @@ from elision.cli.prepare import Prepare, choose_tokenizer, needed_roles
 from elision.data.store import Store
 from elision.errors import InputError
 from elision.text.cleaning import Cleaning
+from elision.text.codes import with_codes
 from elision.text.prepare import prepare, prepare_texts
+from elision.text.readers import Reading
 from elision.text.tokenizer import ByteLevelBPE, Unigram, WordPiece
 
 
@@ -153,6 +155,38 @@ def test_command_prints_counts_and_the_next_command(tmp_path, capsys):
     assert "1 exact duplicates" in printed
     assert f"next: elision pretrain RECIPE --data {out}" in printed
     assert Store.open(out).split("train").num_documents + Store.open(out).split("validation").num_documents == 99
+
+
+def test_every_code_of_the_corpus_gets_a_symbol_of_its_own(tmp_path, capsys):
+    novels, news = corpus(tmp_path / "novels.txt", 60), tmp_path / "news.jsonl"
+    rng = random.Random(5)
+    rows = [{"text": sentence(rng), "kind": kind} for kind in ("World News", "Sports") * 20]
+    news.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "store"
+    command = ["prepare", f"code:Books={novels}", "--out", str(out), "--tokenizer", "bpe", "--vocab-size", "320"]
+    assert main(command) == 0
+    assert Store.open(out).codes == ["Books"] and Store.open(out).tokenizer.symbols()[:2] == [
+        "<|endoftext|>",
+        "<|Books|>",
+    ]
+    assert "codes       Books" in capsys.readouterr().out
+    again = prepare(
+        [f"code:Books={novels}", news], tmp_path / "two", ByteLevelBPE(320), reading=Reading(code_field="kind")
+    )
+    assert again.codes == ["Books", "Sports", "World News"]
+    symbols = again.tokenizer.symbols()[1:4]
+    assert symbols == ["<|Books|>", "<|Sports|>", "<|World News|>"]
+    assert again.tokenizer.encode("<|World News|>") == [3]
+    # The language comes after the code.
+    both = prepare(f"code:Books=en={novels}", tmp_path / "three", ByteLevelBPE(320))
+    assert (both.codes, both.languages) == (["Books"], ["en"])
+
+
+def test_a_code_with_the_symbol_of_another_meaning_and_a_field_that_names_no_kinds_are_refused():
+    with pytest.raises(InputError, match=r"'endoftext' would be written <\|endoftext\|>"):
+        with_codes(ByteLevelBPE(300), {"endoftext", "Books"})
+    with pytest.raises(InputError, match="1,001 different codes"):
+        with_codes(ByteLevelBPE(300), {str(number) for number in range(1001)})
 
 
 @pytest.mark.parametrize(
