@@ -14,14 +14,14 @@ from elision.data.store import MANIFEST, Store
 from elision.errors import InputError
 from elision.text.cleaning import Cleaning
 from elision.text.readers import Reading
-from elision.text.tokenizer import ByteLevelBPE, TokenizerSpec, Unigram, WordPiece, layouts
+from elision.text.tokenizer import ByteLevelBPE, SentencePieceBPE, TokenizerSpec, Unigram, WordPiece, layouts
 from elision.text.vocabulary import ROLES
 
 if TYPE_CHECKING:
     # Recipes bring torch with them, which text does not need.
     from elision.recipe import Recipe
 
-KINDS = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram}
+KINDS = {"wordpiece": WordPiece, "bpe": ByteLevelBPE, "unigram": Unigram, "sentencepiece-bpe": SentencePieceBPE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,10 @@ class Prepare:
 
     Inputs are .txt, .jsonl, .json, .csv, .tsv or .parquet files (also .gz, .zst, .xz, .bz2), folders of them, globs,
     "-" for standard input, or names of `datasets` data sets ("name" or "name:configuration"). "ne=news.txt" says that the
-    language of news.txt is ne. Parallel text (translations, or other pairs of which one side is to be written) goes into
-    the same store, each pair kept together. Memory stays bounded whatever the size. An interrupted run continues when
-    the same command is given again.
+    language of news.txt is ne, "code:Books=novels/" that the control code of novels/ is Books (CTRL; a tokenizer that is
+    trained here gets a symbol for every code, <|Books|>). Parallel text (translations, or other pairs of which one side
+    is to be written) goes into the same store, each pair kept together. Memory stays bounded whatever the size. An
+    interrupted run continues when the same command is given again.
 
     For example:
 
@@ -43,6 +44,8 @@ class Prepare:
     elision prepare comments.txt --out store --recipe bert-mini --tokenizer unigram --vocab-size 32000
 
     elision prepare --corpus pydocs --out store --tokenizer wordpiece --vocab-size 8192
+
+    elision prepare code:Books=novels/ code:News=news.jsonl.gz --out store --recipe ctrl-tiny
 
     elision prepare en=en.txt ne=ne.txt --parallel train.en train.ne --languages en ne --out store --recipe xlm-tiny
     """
@@ -65,12 +68,13 @@ class Prepare:
     recipe: str | None = None
     """Train the tokenizer that this recipe asks for (`elision recipes` lists them)."""
     tokenizer: str | None = None
-    """Train a tokenizer of this kind (wordpiece, bpe, unigram), or use the trained one at this path. A kind beside
-    --recipe replaces the recipe's own: its size and case stay, the layout is one that the recipe can be trained with."""
+    """Train a tokenizer of this kind (wordpiece, bpe, unigram, sentencepiece-bpe), or use the trained one at this path. A
+    kind beside --recipe replaces the recipe's own: its size and case stay, the layout is one that the recipe can be trained
+    with."""
     layout: Literal["t5", "xlnet", "albert", "xlm-r", "marian", "gpt2", "roberta", "xlm"] | None = None
     """Special symbols of the tokenizer to train. unigram: t5, xlnet, albert, xlm-r or marian; bpe: gpt2, roberta or xlm;
-    wordpiece has one only. Recipes like BERT need cls, sep and mask (albert, xlnet, xlm-r, roberta, xlm), those like GPT-2
-    need eos (gpt2, roberta, xlm, t5, xlnet, xlm-r, marian)."""
+    the others have one only. Recipes like BERT need cls, sep and mask (albert, xlnet, xlm-r, roberta, xlm), those like
+    GPT-2 need eos (gpt2, roberta, xlm, t5, xlnet, xlm-r, marian)."""
     vocab_size: int | None = None
     """Number of symbols of the tokenizer to train."""
     case: Literal["fold", "keep"] | None = None
@@ -156,12 +160,12 @@ def choose_tokenizer(
     elif tokenizer is not None:
         spec = _with_layout(KINDS[tokenizer](), layout)
     else:
-        raise InputError("Which tokenizer? Give --recipe NAME, --tokenizer wordpiece|bpe|unigram, or --tokenizer PATH.")
+        raise InputError(f"Which tokenizer? Give --recipe NAME, --tokenizer {'|'.join(KINDS)}, or --tokenizer PATH.")
     if vocab_size is not None:
         spec = dataclasses.replace(spec, vocab_size=vocab_size)
     if case is not None:
-        if isinstance(spec, ByteLevelBPE):
-            raise InputError("--case does not go with byte-level BPE, which keeps every byte.")
+        if isinstance(spec, ByteLevelBPE | SentencePieceBPE):
+            raise InputError(f"--case does not go with {_kind(spec)}, which keeps every letter as it is.")
         spec = dataclasses.replace(spec, lowercase=case == "fold")
     return spec
 
@@ -180,7 +184,8 @@ def _for_recipe(recipe: "Recipe", kind: str | None, layout: str | None) -> Token
     else:
         # How many symbols and whether case counts belong to the recipe, not to the kind.
         kept = {"vocab_size": own.vocab_size, "extra_special_tokens": own.extra_special_tokens}
-        if not isinstance(own, ByteLevelBPE) and KINDS[kind] is not ByteLevelBPE:
+        keeps_case = (ByteLevelBPE, SentencePieceBPE)
+        if not isinstance(own, keeps_case) and KINDS[kind] not in keeps_case:
             kept["lowercase"] = own.lowercase
         spec = KINDS[kind](**kept)
         fitting = [other for other in layouts(spec) if set(needed) <= set(other.roles)]
@@ -198,8 +203,8 @@ def _for_recipe(recipe: "Recipe", kind: str | None, layout: str | None) -> Token
 def _with_layout(spec: TokenizerSpec, layout: str | None) -> TokenizerSpec:
     if layout is None:
         return spec
-    if isinstance(spec, WordPiece):
-        raise InputError(f"--layout {layout} does not go with wordpiece, which has one layout only: leave it out.")
+    if isinstance(spec, WordPiece | SentencePieceBPE):
+        raise InputError(f"--layout {layout} does not go with {_kind(spec)}, which has one layout only: leave it out.")
     known = {other.layout: other for other in layouts(spec)}
     if layout not in known:
         raise InputError(f"--layout {layout} does not go with {_kind(spec)}, whose layouts are: {', '.join(known)}.")
@@ -211,7 +216,7 @@ def _kind(spec: TokenizerSpec) -> str:
 
 
 def _describe(spec: TokenizerSpec) -> str:
-    return "wordpiece" if isinstance(spec, WordPiece) else f"{_kind(spec)} with layout {spec.layout}"
+    return _kind(spec) if isinstance(spec, WordPiece | SentencePieceBPE) else f"{_kind(spec)} with layout {spec.layout}"
 
 
 def print_summary(store: Store, elapsed_seconds: float, recipe: str | None) -> None:
@@ -248,6 +253,8 @@ def print_summary(store: Store, elapsed_seconds: float, recipe: str | None) -> N
     size, dtype = tokenizer["vocab_size"], store.manifest["dtype"]
     if store.languages:
         console.print(f"{'languages':<12}{', '.join(store.languages)}", markup=False, soft_wrap=True)
+    if store.codes:
+        console.print(f"{'codes':<12}{', '.join(store.codes)}", markup=False, soft_wrap=True)
     console.print(f"{'tokenizer':<12}{tokenizer['kind']}, {size:,} symbols, ids {dtype}", markup=False, soft_wrap=True)
     console.print(f"{'took':<12}{duration(elapsed_seconds)}, {quantity(total / max(elapsed_seconds, 1e-9))}B/s")
     console.print(f"{'fingerprint':<12}{store.fingerprint[:32]}", markup=False, soft_wrap=True)

@@ -145,9 +145,12 @@ def read_sentencepiece(file: Path) -> tokenizers.Tokenizer:
     # Splitting at spaces first is faster, and changes nothing as long as no piece reaches over one.
     split = not any("▁" in piece[1:] for piece, _ in entries)
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
-    metaspace = decoders.Metaspace(prepend_scheme=scheme)
-    byte_steps = [decoders.ByteFallback(), decoders.Fuse()] if has_bytes else []
-    raw.decoder = decoders.Sequence([*byte_steps, metaspace]) if byte_steps else metaspace
+    if has_bytes:
+        # After the fusing, Metaspace's own decoder would take every space for the one that was put first.
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        raw.decoder = decoders.Sequence([*steps, *[decoders.Strip(" ", 1, 0)] * (scheme == "always")])
+    else:
+        raw.decoder = decoders.Metaspace(prepend_scheme=scheme)
     raw.add_special_tokens([p.piece for p in proto.pieces if p.type in (kind.CONTROL, kind.UNKNOWN)])
     own = [p.piece for p in proto.pieces if p.type == kind.USER_DEFINED]
     raw.add_tokens([AddedToken(piece, normalized=False) for piece in own])

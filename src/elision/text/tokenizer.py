@@ -1,6 +1,5 @@
 """The kinds of tokenizer a recipe can ask for, and how each is trained."""
 
-import collections
 import dataclasses
 import json
 import re
@@ -9,21 +8,16 @@ from collections.abc import Iterable
 from typing import Literal
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from elision.errors import InputError
 from elision.text.normalizing import bert_normalizer, unigram_normalizer
+from elision.text.sentencepiece_bpe import SentencePieceBPE
 from elision.text.templates import bert_template, roberta_template, unigram_template, xlm_template
 from elision.text.trained import Tokenizer
+from elision.text.training import DEFAULT_COVERAGE, check_size, frequent_characters, listed, train, with_special_only
 from elision.text.words import Words
 
-__all__ = ["ByteLevelBPE", "Tokenizer", "TokenizerSpec", "Unigram", "WordPiece", "Words"]
-
-# Coverage alone drops a rare script of a small mixed corpus: what it leaves out of ten million characters are the last
-# two hundred, which may be every letter of a quoted language. A letter that comes again has something to be learned.
-_DEFAULT_COVERAGE = 0.99998
-_SEEN_TIMES = 2
-_SEEN_SHARE = 5e-7
+__all__ = ["ByteLevelBPE", "SentencePieceBPE", "Tokenizer", "TokenizerSpec", "Unigram", "WordPiece", "Words"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +35,7 @@ class WordPiece:
     """What to do with accents: `strip` them from Latin and Greek letters only, `keep` them, or do as the original
     `bert` does (removes every combining mark: that breaks Devanagari and splits Hangul); `auto` strips when
     lower-casing, as BERT does, and keeps otherwise."""
-    character_coverage: float = _DEFAULT_COVERAGE
+    character_coverage: float = DEFAULT_COVERAGE
     """Share of the characters of the training text that must get a symbol. Of the others, at the default, those that
     come twice and once in two million get one too while an eighth of the vocabulary holds them; the rest become [UNK]."""
     min_frequency: int = 2
@@ -60,13 +54,13 @@ class WordPiece:
         Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the alphabet.
         """
         special = [*self.roles.values(), *self.extra_special_tokens]
-        _check_size(self.vocab_size, len(special), 0)
-        texts = _listed(texts)
+        check_size(self.vocab_size, len(special), 0)
+        texts = listed(texts)
         raw = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
         raw.normalizer = bert_normalizer(self.lowercase, self.accents)
         raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         raw.decoder = decoders.WordPiece(prefix="##")
-        alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer, self.vocab_size // 8)
+        alphabet = frequent_characters(texts, self.character_coverage, raw.normalizer, self.vocab_size // 8)
         # The trainer numbers "##x" in the order of a randomly seeded hash table. Named beforehand, they come sorted and
         # two trainings on the same text agree.
         inner = [f"##{character}" for character in alphabet if not _stands_alone(character)]
@@ -78,8 +72,8 @@ class WordPiece:
             limit_alphabet=len(alphabet),
             show_progress=False,
         )
-        _train(raw, trainer, texts, self.vocab_size, len(special))
-        raw = _with_special_only(raw, special)
+        train(raw, trainer, texts, self.vocab_size, len(special))
+        raw = with_special_only(raw, special)
         raw.post_processor = bert_template(raw)
         return Tokenizer(raw, self.roles)
 
@@ -112,7 +106,7 @@ class ByteLevelBPE:
         Raises: InputError when `texts` is empty or `vocab_size` cannot hold the special symbols and the 256 bytes.
         """
         special = [*_BPE_LAYOUTS[self.layout][0], *self.extra_special_tokens]
-        _check_size(self.vocab_size, len(special), 256)
+        check_size(self.vocab_size, len(special), 256)
         vocab_size = self.vocab_size
         if self.layout in _LAST:
             special.remove(self.roles[_LAST[self.layout]])
@@ -127,7 +121,7 @@ class ByteLevelBPE:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        _train(raw, trainer, _listed(texts), vocab_size, len(special))
+        train(raw, trainer, listed(texts), vocab_size, len(special))
         if self.layout in _LAST:
             raw = _with_last(raw, self.roles[_LAST[self.layout]], is_word=_LAST[self.layout] == "mask")
         templates = {"roberta": roberta_template, "xlm": xlm_template}
@@ -154,7 +148,7 @@ class Unigram:
     """Unicode form of the text: `nfc` only composes letters; `nfkc`, SentencePiece's own default, is there for parity
     with T5, XLNet and ALBERT. It also makes one of compatibility characters (full-width to ASCII, "½" to "1⁄2", "ﬁ" to
     "fi") and breaks what Korean comments are written with: "ㅋㅋ" becomes other letters, and "ㅋㅠ" a syllable, "큐"."""
-    character_coverage: float = _DEFAULT_COVERAGE
+    character_coverage: float = DEFAULT_COVERAGE
     """Share of the characters of the training text that must get a symbol. Of the others, at the default, those that
     come twice and once in two million get one too while an eighth of the vocabulary holds them; the rest become unknown."""
     num_sentinels: int = 0
@@ -175,18 +169,18 @@ class Unigram:
         """
         special = [*_UNIGRAM_LAYOUTS[self.layout][0], *self.extra_special_tokens]
         sentinels = [f"<extra_id_{i}>" for i in reversed(range(self.num_sentinels))]
-        _check_size(self.vocab_size, len(special) + len(sentinels), 0)
+        check_size(self.vocab_size, len(special) + len(sentinels), 0)
         vocab_size = self.vocab_size - len(sentinels)
         letters = sorted(set("".join([*special, *sentinels])))
         if self.layout in _LAST:
             special.remove(self.roles[_LAST[self.layout]])
             vocab_size -= 1
-        texts = _listed(texts)
+        texts = listed(texts)
         raw = tokenizers.Tokenizer(models.Unigram())
         raw.normalizer = unigram_normalizer(self.lowercase, self.normal_form)
         raw.pre_tokenizer = pre_tokenizers.Metaspace()
         raw.decoder = decoders.Metaspace()
-        alphabet = _frequent_characters(texts, self.character_coverage, raw.normalizer, self.vocab_size // 8)
+        alphabet = frequent_characters(texts, self.character_coverage, raw.normalizer, self.vocab_size // 8)
         rare = re.compile(f"[^{re.escape(''.join(alphabet))}\\s]+")
         texts = [rare.sub(" ", raw.normalizer.normalize_str(text)) for text in texts]
         trainer = trainers.UnigramTrainer(
@@ -198,7 +192,7 @@ class Unigram:
             show_progress=False,
         )
         num_later = self.vocab_size - vocab_size
-        _train(raw, trainer, texts, self.vocab_size, len(special) + num_later, num_later)
+        train(raw, trainer, texts, self.vocab_size, len(special) + num_later, num_later)
         raw = _without_special_pieces(raw, special)
         raw = _with_last(raw, *sentinels, is_word=True)
         if self.layout in _LAST:
@@ -207,7 +201,7 @@ class Unigram:
         return Tokenizer(raw, self.roles)
 
 
-TokenizerSpec = WordPiece | ByteLevelBPE | Unigram | Words
+TokenizerSpec = WordPiece | ByteLevelBPE | Unigram | SentencePieceBPE | Words
 
 # Special symbols in id order, and which of them plays which role.
 _BPE_LAYOUTS = {
@@ -250,52 +244,11 @@ _LAST = {"roberta": "mask", "xlm-r": "mask", "marian": "pad"}
 
 def layouts(spec: TokenizerSpec) -> list[TokenizerSpec]:
     """Return `spec` in each layout of its kind: its own first, then those with the fewest special symbols."""
-    if isinstance(spec, WordPiece | Words):
+    if isinstance(spec, WordPiece | SentencePieceBPE | Words):
         return [spec]
     known = _BPE_LAYOUTS if isinstance(spec, ByteLevelBPE) else _UNIGRAM_LAYOUTS
     names = sorted(known, key=lambda name: (name != spec.layout, len(known[name][0])))
     return [dataclasses.replace(spec, layout=name) for name in names]
-
-
-def _listed(texts: Iterable[str]) -> list[str]:
-    texts = list(texts)
-    if not any(text and not text.isspace() for text in texts):
-        raise InputError("There is no text to train a tokenizer on: every document is empty.")
-    return texts
-
-
-def _check_size(vocab_size: int, num_special: int, num_bytes: int) -> None:
-    needed = num_special + max(num_bytes, 1)
-    if vocab_size < needed:
-        alphabet = f" and {num_bytes} bytes" if num_bytes else " and an alphabet"
-        raise InputError(
-            f"vocab_size = {vocab_size} cannot hold the {num_special} special tokens{alphabet}: "
-            f"it must be at least {needed}. Raise --vocab-size."
-        )
-
-
-def _frequent_characters(texts: list[str], coverage: float, normalizer: normalizers.Normalizer, room: int) -> list[str]:
-    """Return the characters that make up `coverage` of the normalised text, and up to `room` that are seen often; sorted."""
-    if not 0 < coverage <= 1:
-        raise InputError(f"character_coverage = {coverage} must be above 0 and at most 1 (0.99998 suits most text).")
-    written: collections.Counter[str] = collections.Counter()
-    for text in texts:
-        written.update(text)
-    # Normalising each distinct character once is thousands of times cheaper than normalising the text.
-    counts: collections.Counter[str] = collections.Counter()
-    for character, n in written.items():
-        for part in normalizer.normalize_str(character):
-            counts[part] += n
-    ordered = sorted(((n, c) for c, n in counts.items() if not c.isspace()), key=lambda pair: (-pair[0], pair[1]))
-    total = sum(n for n, _ in ordered)
-    enough, often = coverage * total, max(_SEEN_TIMES, _SEEN_SHARE * total)
-    kept, covered = [], 0
-    for n, character in ordered:
-        if covered >= enough and (n < often or len(kept) >= room or coverage < _DEFAULT_COVERAGE):
-            break
-        kept.append(character)
-        covered += n
-    return sorted(kept)
 
 
 def _stands_alone(character: str) -> bool:
@@ -317,34 +270,6 @@ _CHINESE = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
-
-
-def _train(
-    raw: tokenizers.Tokenizer, trainer: object, texts: list[str], vocab_size: int, num_special: int, num_later: int = 0
-) -> None:
-    """Train the model; of the `vocab_size` symbols and `num_special` special ones, `num_later` come after the training."""
-    try:
-        raw.train_from_iterator(texts, trainer, length=len(texts))
-    except Exception as error:
-        # The trainers report a vocabulary that is too small as a plain Exception with a text of their own.
-        raise InputError(
-            f"A vocabulary of {vocab_size} symbols could not be trained on this text ({error}). "
-            "Raise --vocab-size, or lower the character coverage."
-        ) from error
-    size = raw.get_vocab_size(with_added_tokens=True) + num_later
-    if size > vocab_size:
-        raise InputError(
-            f"vocab_size = {vocab_size} cannot hold the {num_special} special tokens and the "
-            f"{size - num_special} symbols of the alphabet of this text: raise --vocab-size to at least {size}, "
-            "or lower the character coverage."
-        )
-
-
-def _with_special_only(raw: tokenizers.Tokenizer, special: list[str]) -> tokenizers.Tokenizer:
-    """Leave only `special` marked as special symbols; the others stay ordinary entries of the vocabulary."""
-    description = json.loads(raw.to_str())
-    description["added_tokens"] = [token for token in description["added_tokens"] if token["content"] in special]
-    return tokenizers.Tokenizer.from_str(json.dumps(description, ensure_ascii=False))
 
 
 def _without_special_pieces(raw: tokenizers.Tokenizer, special: list[str]) -> tokenizers.Tokenizer:
