@@ -55,6 +55,7 @@ SIZES: dict[str, Any] = {
     "initial_size": 2,
     "num_examples": 30,
     "steps": 40,
+    "hold": 10,
     "eval_examples": 8,
     "log_every": 5,
     "precision": "float32",

@@ -19,7 +19,7 @@ from elision.train.loop import Run, fit
 from tests import tiny
 
 StoreOf = Callable[[Recipe], Store]
-EXACT = {"dropout": 0.0, "attention_dropout": 0.0}
+EXACT = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
 
 
 @pytest.fixture(autouse=True)

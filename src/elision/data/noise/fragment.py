@@ -53,6 +53,7 @@ class Fragment:
     needs_roles: ClassVar[frozenset[str]] = frozenset({"mask"})
     restores: ClassVar[str] = "sequence"
     lookahead: ClassVar[int] = 0
+    sets_decoder: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_share(self, "rate")
