@@ -5,6 +5,8 @@ index alone. Planning works on offsets; no text is copied until an example is as
 """
 
 from elision.data.segment.chunks import Chunks
+from elision.data.segment.coded import CodedChunks
+from elision.data.segment.language_blocks import LanguageBlocks
 from elision.data.segment.memory_streams import MemoryStreams
 from elision.data.segment.pairs import SentencePairs
 from elision.data.segment.parallel import TranslationPairs
@@ -22,7 +24,9 @@ Segmenter = (
     | SwappedPairs
     | TwoSegments
     | Chunks
+    | CodedChunks
     | FullSentences
+    | LanguageBlocks
     | TokenStreams
     | MemoryStreams
     | Streams
@@ -32,7 +36,9 @@ Segmenter = (
 
 __all__ = [
     "Chunks",
+    "CodedChunks",
     "FullSentences",
+    "LanguageBlocks",
     "MemoryStreams",
     "Plan",
     "Segmenter",
