@@ -124,17 +124,20 @@ def test_sizes_sum_to_the_budget_exactly_and_empty_ones_are_counted_apart() -> N
     probabilities = span_size_probabilities(3.0)
     for draw in range(500):
         sizes, num_empty = draw_span_sizes(153, probabilities, np.random.default_rng(draw))
-        assert sizes.sum() == 153 and (sizes > 0).all() and 0 <= num_empty <= 153
+        assert sizes.sum() == 153 and (sizes > 0).all() and 0 <= num_empty <= 77
     assert draw_span_sizes(0, probabilities, np.random.default_rng(0))[1] == 0
+    for draw in range(500):
+        # The smallest budgets are used up, too.
+        assert draw_span_sizes(1, probabilities, np.random.default_rng(draw))[0].tolist() == [1]
 
 
-def test_with_a_mean_of_zero_there_are_only_inserts_as_many_as_words_to_leave_out() -> None:
+def test_with_a_mean_of_zero_there_are_only_inserts_half_as_many_as_words_to_leave_out() -> None:
     sizes, num_empty = draw_span_sizes(10, span_size_probabilities(0.0), np.random.default_rng(0))
-    assert len(sizes) == 0 and num_empty == 10
+    assert len(sizes) == 0 and num_empty == 5
     noise = dataclasses.replace(NOTHING, infill=0.3, mean_words=0.0)
     after = noised(noise, *range(10, 30))
-    assert after.count(MASK) == 6 and [token for token in after if token != MASK] == [0, *range(10, 30), 2]
-    assert len(after) == 22 + 6
+    assert after.count(MASK) == 3 and [token for token in after if token != MASK] == [0, *range(10, 30), 2]
+    assert len(after) == 22 + 3
 
 
 def test_of_a_span_its_first_token_remains_and_a_span_that_begins_within_another_disappears() -> None:

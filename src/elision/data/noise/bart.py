@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from elision.data.example import Example
-from elision.data.noise.infilling import kept_beside, pick_infilled, span_size_probabilities
+from elision.data.noise.infilling import kept_beside, most_empty, pick_infilled, span_size_probabilities
 from elision.data.noise.sentence_permutation import pick_sentence_order, sentence_bounds
 from elision.data.noise.settings import check_share
 from elision.errors import InputError
@@ -58,9 +58,9 @@ class Denoising:
     (<s>, </s>, a language) stay where they are; those between sentences are words like any other.
 
     Infilling draws spans until their sizes sum to ceil(infill * words), empty ones not counted; spans may overlap, so of
-    510 words at 0.3 about 26.7 % are left out, behind 40 masks, and 2.6 more masks are inserted. There are at most as
-    many inserted masks as words to leave out: with a mean of 0, nothing else. Words are counted by where they begin; in
-    scripts without spaces every symbol is one.
+    510 words at 0.3 about 26.7 % are left out, behind 40 masks, and 2.6 more masks are inserted. At most half as
+    many masks are inserted as there are words to leave out, which only means below 1 come to; with a mean of 0 there is
+    nothing else. Words are counted by where they begin; in scripts without spaces every symbol is one.
 
     A worked example, with mask id 4 and "." 9: <s> 10 11 9 12 13 9 </s> has two sentences. Exchanged they are
     12 13 9 10 11 9; a span of two words from 13 on and an empty one give <s> 12 4 10 4 11 9 </s>. The answer is
@@ -117,7 +117,7 @@ class Denoising:
 
     def lengths(self, length: int) -> tuple[int, int]:
         """Return the most inputs and the most answer tokens that an example of `length` tokens can become."""
-        longest = length + math.ceil(round(self.infill * length, 9))
+        longest = length + most_empty(math.ceil(round(self.infill * length, 9)))
         return longest + math.ceil(round(self.insert * longest, 9)), length
 
     def __call__(self, example: Example, vocabulary: Vocabulary, rng: np.random.Generator) -> Example:

@@ -19,23 +19,27 @@ def span_size_probabilities(mean_words: float) -> np.ndarray:
     return np.array(weights) / sum(weights)
 
 
+def most_empty(budget: int) -> int:
+    """Return how many empty spans count at most where `budget` words are to be left out: half as many."""
+    return -(-budget // 2)
+
+
 def draw_span_sizes(budget: int, probabilities: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """Draw sizes of spans until they sum to `budget` words; returns the sizes, int64 [s], and how many were empty.
 
-    The last span is cut so that the sum is exact. Empty ones cost nothing: they become masks that are inserted. Drawing
-    also stops at `budget` empty ones, so that it comes to an end whatever the distribution; a mean of 3 or so gives one in
-    twenty.
+    The last span is cut so that the sum is exact. Empty ones cost nothing: they become masks that are inserted. No more
+    than `most_empty` of them count, so that the length of what results has a bound, and 8 * budget + 64 draws are the most,
+    so that drawing ends whatever the distribution; with means from 1 on neither is felt.
     """
     if budget == 0:
         return np.empty(0, np.int64), 0
-    # Of these draws either budget words or budget empty spans come out.
-    cumulative = np.cumsum(probabilities)
-    sizes = np.searchsorted(cumulative[:-1], rng.random(2 * budget), side="right")
-    sums, num_empty = np.cumsum(sizes), np.cumsum(sizes == 0)
-    last = int(np.argmax((sums >= budget) | (num_empty >= budget)))
+    sizes = np.searchsorted(np.cumsum(probabilities)[:-1], rng.random(8 * budget + 64), side="right")
+    sums = np.cumsum(sizes)
+    last = int(np.searchsorted(sums, budget))
     sizes = sizes[: last + 1]
-    sizes[-1] -= max(0, int(sums[last]) - budget)
-    return sizes[sizes > 0], int(num_empty[last])
+    if last < len(sums):
+        sizes[-1] -= int(sums[last]) - budget
+    return sizes[sizes > 0], min(int((sizes == 0).sum()), most_empty(budget))
 
 
 def pick_infilled(
