@@ -4,9 +4,6 @@ from typing import Any
 
 from torch import nn
 
-# Layers whose rows are several matrices that other code keeps apart, and how many, all of the same height.
-_FUSED = {"query_key_value": 3, "key_value": 2}
-
 
 def groups_of(
     model: nn.Module, weight_decay: float, *, decay_all: bool = False, layer_decay: float = 1.0
@@ -31,12 +28,18 @@ def groups_of(
 
 
 def fused_rows(model: nn.Module) -> dict[nn.Parameter, tuple[int, ...]]:
-    """Return, of each tensor that holds several matrices (or biases), how many rows each of them has."""
+    """Return, of each tensor whose rows are several matrices (or biases) that other code keeps apart, how many each has."""
     fused: dict[nn.Parameter, tuple[int, ...]] = {}
-    for name, parameter in model.named_parameters():
-        parts = _FUSED.get(name.split(".")[-2]) if "." in name else None
-        if parts is not None:
-            fused[parameter] = (len(parameter) // parts,) * parts
+    for module in model.modules():
+        for name, parts in (("query_key_value", 3), ("key_value", 2)):
+            layer = getattr(module, name, None)
+            if layer is None:
+                continue
+            # Heads of keys and values may be fewer than those of queries.
+            kept = getattr(module, "num_key_value_heads", None)
+            size = layer.weight.shape[0] // parts if kept is None or parts == 2 else kept * module.head_size
+            rows = (layer.weight.shape[0] - (parts - 1) * size, *(size,) * (parts - 1))
+            fused |= {parameter: rows for parameter in layer.parameters()}
     return fused
 
 

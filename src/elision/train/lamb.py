@@ -7,11 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elision.train.groups import groups_of
+from elision.train.groups import fused_rows, groups_of
 from elision.train.ranges import check_fraction, check_rate
-
-# Matrices that other code keeps apart, so that each has a length of its own.
-_FUSED = {"query_key_value.weight": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +39,7 @@ class Lamb:
 
     def build(self, model: nn.Module) -> "LambOptimizer":
         """Return the optimiser over all trained tensors."""
-        fused = {
-            parameter: parts
-            for name, parameter in model.named_parameters()
-            for ending, parts in _FUSED.items()
-            if name.endswith(ending)
-        }
-        return LambOptimizer(groups_of(model, self.weight_decay), self, fused)
+        return LambOptimizer(groups_of(model, self.weight_decay), self, fused_rows(model))
 
     def prepare(self, optimizer: "LambOptimizer", update: int, learning_rate: float) -> None:
         """Set the learning rate of update number `update` (the first is 1)."""
@@ -57,9 +48,12 @@ class Lamb:
 
 
 class LambOptimizer(torch.optim.Optimizer):
-    """w -= rate * |w| / |u| * u, where u = m / (sqrt(v) + eps) + decay * w; without the ratio for biases and norms."""
+    """w -= rate * |w| / |u| * u, where u = m / (sqrt(v) + eps) + decay * w; without the ratio for biases and norms.
 
-    def __init__(self, groups: list[dict[str, Any]], settings: Lamb, fused: dict[nn.Parameter, int]):
+    Matrices that other code keeps apart have a length of their own each, though they lie in one tensor.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], settings: Lamb, fused: dict[nn.Parameter, tuple[int, ...]]):
         super().__init__(groups, {"lr": settings.learning_rate, "update": 1})
         self._settings, self._fused = settings, fused
 
@@ -86,12 +80,13 @@ class LambOptimizer(torch.optim.Optimizer):
             change.div_(1 - settings.beta1 ** group["update"])
         if weight.dim() > 1:
             change.add_(weight, alpha=group["decay"])
-            parts = self._fused.get(weight, 1)
-            change.view(parts, -1).mul_(_trust_ratio(weight.view(parts, -1), change.view(parts, -1)))
+            sizes = self._fused.get(weight, (len(weight),))
+            for mine, step in zip(weight.split(sizes), change.split(sizes), strict=True):
+                step.mul_(_trust_ratio(mine, step))
         weight.add_(change, alpha=-group["lr"])
 
 
 def _trust_ratio(weight: Tensor, change: Tensor) -> Tensor:
-    """Return |w| / |u| for each row [P, 1]; 1 where either is 0."""
-    length, step = weight.norm(dim=1, keepdim=True), change.norm(dim=1, keepdim=True)
+    """Return |w| / |u|; 1 where either is 0."""
+    length, step = weight.norm(), change.norm()
     return torch.where((length > 0) & (step > 0), length / step, 1.0)

@@ -6,8 +6,9 @@ from torch import nn
 from transformers.optimization import Adafactor as Reference
 
 from elision.errors import InputError
-from elision.model.attention import Attention
+from elision.model.attention import Attention, CrossAttention
 from elision.train.adafactor import Adafactor
+from elision.train.groups import fused_rows
 
 RATES = [0.01, 0.01, 0.05, 0.02, 0.005, 0.03]
 
@@ -112,6 +113,13 @@ def test_queries_keys_and_values_are_matrices_of_their_own_though_they_lie_in_on
             optimizer.step()
     torch.testing.assert_close(fused.weight, torch.cat(list(apart.weights)), rtol=1e-12, atol=0)
     torch.testing.assert_close(fused.bias, torch.cat(list(apart.biases)), rtol=1e-12, atol=0)
+
+
+def test_fewer_heads_of_keys_and_values_have_fewer_rows_each() -> None:
+    shared = Attention(12, 6, 0.0, num_key_value_heads=2, head_size=3)
+    assert fused_rows(shared) == {parameter: (18, 6, 6) for parameter in shared.query_key_value.parameters()}
+    cross = CrossAttention(8, 2, 0.0)
+    assert fused_rows(cross) == {parameter: (8, 8) for parameter in cross.key_value.parameters()}
 
 
 def test_rows_that_got_no_gradient_stay_where_they_are() -> None:
