@@ -39,7 +39,7 @@ def fused_rows(model: nn.Module) -> dict[nn.Parameter, tuple[int, ...]]:
             kept = getattr(module, "num_key_value_heads", None)
             size = layer.weight.shape[0] // parts if kept is None or parts == 2 else kept * module.head_size
             rows = (layer.weight.shape[0] - (parts - 1) * size, *(size,) * (parts - 1))
-            fused |= {parameter: rows for parameter in layer.parameters()}
+            fused |= dict.fromkeys(layer.parameters(), rows)
     return fused
 
 

@@ -117,9 +117,9 @@ def test_queries_keys_and_values_are_matrices_of_their_own_though_they_lie_in_on
 
 def test_fewer_heads_of_keys_and_values_have_fewer_rows_each() -> None:
     shared = Attention(12, 6, 0.0, num_key_value_heads=2, head_size=3)
-    assert fused_rows(shared) == {parameter: (18, 6, 6) for parameter in shared.query_key_value.parameters()}
+    assert fused_rows(shared) == dict.fromkeys(shared.query_key_value.parameters(), (18, 6, 6))
     cross = CrossAttention(8, 2, 0.0)
-    assert fused_rows(cross) == {parameter: (8, 8) for parameter in cross.key_value.parameters()}
+    assert fused_rows(cross) == dict.fromkeys(cross.key_value.parameters(), (8, 8))
 
 
 def test_rows_that_got_no_gradient_stay_where_they_are() -> None:
