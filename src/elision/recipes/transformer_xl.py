@@ -37,7 +37,7 @@ def tiny() -> Recipe:
         batch_size=16,
         steps=20_000,
         learning_rate=1e-3,
-        warmup=0.05,
+        warmup=300,
     )
 
 
@@ -60,7 +60,7 @@ def tiny_words() -> Recipe:
         batch_size=32,
         steps=20_000,
         learning_rate=1e-3,
-        warmup=0.05,
+        warmup=300,
     )
 
 
