@@ -12,6 +12,7 @@ from elision.data.segment.pairs import SentencePairs
 from elision.data.segment.parallel import TranslationPairs
 from elision.data.segment.plan import Plan
 from elision.data.segment.sentences import FullSentences
+from elision.data.segment.single_sentences import SingleSentences
 from elision.data.segment.source_target import SourceTarget
 from elision.data.segment.streams import Streams
 from elision.data.segment.swapped import SwappedPairs
@@ -27,6 +28,7 @@ Segmenter = (
     | CodedChunks
     | FullSentences
     | LanguageBlocks
+    | SingleSentences
     | TokenStreams
     | MemoryStreams
     | Streams
@@ -43,6 +45,7 @@ __all__ = [
     "Plan",
     "Segmenter",
     "SentencePairs",
+    "SingleSentences",
     "SourceTarget",
     "Streams",
     "SwappedPairs",
