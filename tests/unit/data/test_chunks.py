@@ -1,5 +1,6 @@
 """GPT-2's chunks: literal, and against the whole stream laid out in memory."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,23 @@ def test_without_separators_chunks_are_the_bare_text_cut_at_every_length(
         example, here = plan.example(index), slice(index * length, (index + 1) * length + lookahead)
         assert example.inputs.tolist() == stream[here].tolist()
         assert (example.doc_ids - 1).tolist() == (document_of[here] - document_of[here.start]).tolist()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7, 100])
+def test_documents_that_are_begun_have_two_symbols_before_them(two: Split, length: int) -> None:
+    """Documents 10 11 and 12 13 14 with the end 3 and the beginning 2 are the stream 3 2 10 11 3 2 12 13 14."""
+    vocabulary = dataclasses.replace(tiny.vocabulary(20), bos=2, eos=3)
+    stream, documents = [3, 2, 10, 11, 3, 2, 12, 13, 14], [1, 1, 1, 1, 2, 2, 2, 2, 2]
+    settings = Chunks(max_length=length, cross_documents=False, begun=True)
+    plan = settings.plan(two, vocabulary, seed=1, lookahead=1)
+    assert len(plan) == max(1, 8 // length)
+    for index in range(len(plan)):
+        example, part = plan.example(index), slice(index * length, (index + 1) * length + 1)
+        assert example.inputs.tolist() == stream[part]
+        numbers = np.unique(documents[part], return_inverse=True)[1] + 1
+        assert example.doc_ids.tolist() == numbers.tolist()
+
+
+def test_a_symbol_that_also_ends_texts_begins_none(two: Split) -> None:
+    vocabulary = dataclasses.replace(tiny.vocabulary(20), bos=0, eos=0)
+    assert Chunks(7, begun=True).plan(two, vocabulary, seed=1).example(0).inputs.tolist() == [0, 10, 11, 0, 12, 13, 14]
