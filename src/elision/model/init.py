@@ -6,9 +6,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from elision.model.rms_norm import RMSNorm
-
 from elision.model.attention import Attention, CrossAttention
+from elision.model.rms_norm import RMSNorm
 
 
 def set_norm_(norm: nn.LayerNorm | RMSNorm) -> None:
@@ -102,4 +101,27 @@ class T5Init:
                     child.query.weight *= child.head_size**-0.5
 
 
-Init = NormalInit | WidthInit | T5Init
+@dataclasses.dataclass(frozen=True)
+class SmallInit:
+    """GPT-NeoX's: normal with std sqrt(2 / (5 D)) (Nguyen & Salazar 2019), but 2 / (num_layers sqrt(D)) for the
+    projections that write into the residual stream (Wang & Komatsuzaki 2021); biases 0, norms 1 and 0."""
+
+    def apply_(self, module: nn.Module, num_layers: int = 0) -> None:
+        """Fill every tensor of `module`, in the order of its parameters, from PyTorch's global generator."""
+        with torch.no_grad():
+            for name, child in module.named_modules():
+                if isinstance(child, nn.Linear):
+                    if num_layers and name.endswith(".output"):
+                        std = 2 / (num_layers * math.sqrt(child.out_features))
+                    else:
+                        std = math.sqrt(2 / (5 * child.in_features))
+                    nn.init.normal_(child.weight, std=std)
+                    if child.bias is not None:
+                        child.bias.zero_()
+                elif isinstance(child, nn.Embedding):
+                    nn.init.normal_(child.weight, std=math.sqrt(2 / (5 * child.embedding_dim)))
+                elif isinstance(child, nn.LayerNorm | RMSNorm):
+                    set_norm_(child)
+
+
+Init = NormalInit | WidthInit | T5Init | SmallInit
