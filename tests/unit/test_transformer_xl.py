@@ -1,7 +1,6 @@
-"""Transformer-XL: streams, memory, the adaptive vocabulary, starting weights, longer memories at evaluation, what is refused."""
+"""Transformer-XL: streams, memory, the adaptive vocabulary, starting weights, and what is refused."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 import elision
-from elision import cli, recipes
+from elision import recipes
 from elision.data.batch import Batch
 from elision.data.loader import Loader
 from elision.data.noise import NextToken
@@ -26,8 +25,6 @@ from elision.model.transformer_xl import TransformerXL, TransformerXLModel
 from elision.objectives import AdaptiveLM, CausalLM
 from elision.recipe import Recipe
 from elision.show.cost import cost_of
-from elision.tasks.evaluate import evaluate_model
-from elision.tasks.memory import set_memory
 from tests import tiny
 from tests.unit.tasks import toy
 
@@ -293,7 +290,7 @@ def test_embeddings_are_scaled_by_the_root_of_the_width() -> None:
     torch.testing.assert_close(read[0], 4 * model.embeddings.tokens.weight[ids[:, :-1]])
 
 
-# Longer memory at evaluation
+# What a memory is good for
 
 
 def copying_stream(rows: int, length: int, lag: int, seed: int) -> Tensor:
@@ -308,7 +305,7 @@ def test_the_loss_falls_as_the_memory_grows() -> None:
     segment, lag = 8, 12
     settings = dataclasses.replace(SETTINGS, hidden_size=32, num_layers=2, feedforward_size=64, memory_length=16)
     model = LanguageModel(settings, (CausalLM(),), VOCAB_SIZE)
-    optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=6e-3)
 
     def losses(text: Tensor, learn: bool) -> float:
         carry, total, count = None, 0.0, 0
@@ -323,8 +320,8 @@ def test_the_loss_falls_as_the_memory_grows() -> None:
                 total, count = total + float(terms["clm"].sum.detach()), count + terms["clm"].count
         return total / count
 
-    for epoch in range(12):
-        losses(copying_stream(32, 97, lag, epoch), learn=True)
+    for epoch in range(10):
+        losses(copying_stream(16, 97, lag, epoch), learn=True)
     model.eval()
     held_out = copying_stream(32, 97, lag, 1000)
     found = []
@@ -333,7 +330,7 @@ def test_the_loss_falls_as_the_memory_grows() -> None:
         with torch.no_grad():
             found.append(losses(held_out, learn=False))
     assert found == sorted(found, reverse=True)
-    assert found[0] > 3.5 > 1.0 > found[3]
+    assert found[0] > 4 and found[3] < 2.4
     # Twice the memory of training, in which each sees as many tokens as in training: no worse.
     model.backbone.settings = dataclasses.replace(settings, memory_length=32, clamp_distance=24)
     with torch.no_grad():
@@ -343,42 +340,6 @@ def test_the_loss_falls_as_the_memory_grows() -> None:
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy.untrained(tmp_path_factory.mktemp("transformer-xl") / "model", "transformer-xl-tiny")
-
-
-def test_an_evaluation_may_remember_more_than_training_did(
-    untrained: Path, store_of: StoreOf, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = store_of(tiny.recipe("transformer-xl-tiny"))
-    loaded = elision.load(untrained)
-    trained_with = loaded.recipe.backbone
-
-    def loss() -> float:
-        evaluation = evaluate_model(loaded, store, "train", num_examples=64, baselines=False, precision="float32")
-        return evaluation.lines[0].loss
-
-    before = loss()
-    set_memory(loaded)
-    assert loaded.recipe.backbone == trained_with and loss() == before
-    set_memory(loaded, memory_length=40, same_length=True, clamp_distance=30, segment_length=5)
-    assert loaded.model.backbone.settings.memory_length == 40
-    assert loaded.recipe.segmenter == Streams(max_length=5)
-    longer = loss()
-    assert longer != before
-    command = ["evaluate", str(untrained), "--data", str(store.path), "--split", "train", "--examples", "64", "--json"]
-    longer_command = [*command, "--memory-length", "40", "--same-length", "--clamp-distance", "30"]
-    for flags, expected in ((command, before), ([*longer_command, "--segment-length", "5"], longer)):
-        assert cli.main([*flags, "--no-baselines"]) == 0
-        line = json.loads(capsys.readouterr().out)["lines"][0]
-        assert line["loss"] == pytest.approx(expected, rel=1e-6)
-        assert line["bits_per_byte"] > 0
-
-
-def test_a_model_without_a_memory_cannot_be_given_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = toy.untrained(tmp_path / "model", "gpt2-tiny")
-    with pytest.raises(InputError, match="memory_length cannot be set for gpt2-tiny: Transformer has no such setting"):
-        set_memory(elision.load(folder), memory_length=3)
-    assert cli.main(["evaluate", str(folder), "--data", str(tmp_path), "--memory-length", "3"]) == 2
-    assert "memory_length cannot be set" in " ".join(capsys.readouterr().err.split())
 
 
 # What is refused
