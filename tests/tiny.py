@@ -16,7 +16,7 @@ import torch
 from elision import recipes
 from elision.data.loader import Loader
 from elision.data.noise.frequency import counted
-from elision.data.segment import Chunks, MemoryStreams, SourceTarget, Streams, TranslationPairs
+from elision.data.segment import Chunks, LanguageBlocks, MemoryStreams, SourceTarget, Streams, TranslationPairs
 from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Store
 from elision.model.language_model import LanguageModel
@@ -92,6 +92,10 @@ def recipe(name: str, **settings: Any) -> Recipe:
         for objective in small.objectives
     )
     small = dataclasses.replace(small, objectives=objectives)
+    if isinstance(small.segmenter, LanguageBlocks):
+        # Symbols of the languages that the texts here are in.
+        tokenizer = dataclasses.replace(small.tokenizer, extra_special_tokens=("aa_XX", "bb_XX"))
+        small = dataclasses.replace(small, tokenizer=tokenizer)
     return small.turned(turn) if turn else small
 
 
