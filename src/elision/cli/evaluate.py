@@ -21,6 +21,8 @@ NAMES = {
     "tlm": "masked translations",
     "clm": "next tokens",
     "plm": "permuted tokens",
+    "seq2seq": "all that is written",
+    "written": "of it, the text",
     "nsp": "next sentence",
     "sop": "sentence order",
     "soft": "teacher's predictions",
@@ -34,7 +36,8 @@ class Evaluate:
 
     For every objective of the model: loss, accuracy, and where tokens are predicted also perplexity and bits per byte
     (which compare across tokenizers). A masked model sees both sides, the trigram only the left; its perplexity is a
-    pseudo-perplexity, over masked places alone, and compares with no causal model's.
+    pseudo-perplexity, over masked places alone, and compares with no causal model's. What encoder-decoders write holds
+    symbols too; n-grams and copying from what was read are asked for the text in it.
 
     For example:
 

@@ -69,7 +69,7 @@ class SpanExtraction(Objective):
         scores_BT2 = self.scores(head, output)
         width = scores_BT2.shape[1]
         row_N, place_N = batch.target_at // width, batch.target_at % width
-        doc_ids_NT = batch.doc_ids.index_select(0, row_N)
+        doc_ids_NT = batch.written_doc_ids.index_select(0, row_N)
         other_NT = doc_ids_NT != doc_ids_NT.gather(1, place_N[:, None])
         # An example is a document of its row; there are at most two places for each, so a mask for each is small.
         log_NT2 = scores_BT2.index_select(0, row_N).masked_fill(other_NT[..., None], -torch.inf).log_softmax(1)

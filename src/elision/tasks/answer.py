@@ -88,6 +88,7 @@ def prepare(
         num_cut=plan.num_cut,
         fingerprint=fingerprint(loaded, *tables),
         choices=dataclasses.asdict(windows),
+        decoder_row_length=encoding.decoder_row_length(plan.lengths()),
     )
 
 

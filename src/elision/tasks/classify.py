@@ -113,6 +113,7 @@ def prepare(
         ),
         choices={"task": kind},
         start=start,
+        decoder_row_length=encoding.decoder_row_length(plan.lengths()),
     )
 
 

@@ -16,10 +16,14 @@ from elision.data.store import Store
 from elision.errors import InputError
 from elision.loaded import Loaded
 from elision.tasks.baselines import UNKNOWN, NgramModel
+from elision.tasks.restoring import Restored
 from elision.train.precision import autocast, compute_dtype
 from elision.train.pretrain import loader_of
 
 EXAMPLES_PER_BATCH = 32
+
+# The term of what is written without the symbols in it.
+WRITTEN = "written"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,7 @@ def evaluate_model(
     num_examples = min(num_examples, len(loader.plan))
     places = _Places()
     carry = None
+    writes = recipe.noise.restores == "sequence"
     with torch.no_grad():
         for batch in loader.in_order(num_examples):
             carry = _measure(
@@ -90,7 +95,8 @@ def evaluate_model(
             )
             advance(batch.num_examples)
     bits_per_nat = part.num_tokens / part.num_bytes / math.log(2)
-    token_term = loaded.model.token_objective.token_term if loaded.model.token_objective else None
+    # What is written holds symbols that are no text, so it has lines of its own below.
+    token_term = loaded.model.token_objective.token_term if loaded.model.token_objective and not writes else None
     lines, counted = [], None
     for name, (total, count) in places.terms.items():
         right, out_of = places.right.get(name, (0, 0))
@@ -107,6 +113,15 @@ def evaluate_model(
             grams = NgramModel.fit(store.split("train"), vocabulary, max_baseline_tokens, separator)
             counted = grams.num_tokens
             lines += _baselines(grams, name, places, bits_per_nat)
+    if writes and places.restored.num:
+        done = places.restored
+        loss = done.nats / done.num
+        lines.append(Measured(WRITTEN, "model", done.num, loss, done.right / done.num, loss * bits_per_nat))
+        if baselines:
+            grams = NgramModel.fit(store.split("train"), vocabulary, max_baseline_tokens)
+            counted = grams.num_tokens
+            lines += _baselines(grams, WRITTEN, places, bits_per_nat)
+            lines.append(Measured(WRITTEN, "copying", done.num, None, done.copied_right / done.num))
     return Evaluation(recipe.name, split, num_examples, recipe.noise.restores, lines, counted)
 
 
@@ -130,6 +145,7 @@ class _Places:
         self.labels: dict[str, list[np.ndarray]] = {}
         self.targets: list[np.ndarray] = []
         self.contexts: list[np.ndarray] = []
+        self.restored = Restored()
 
     def add(self, held: dict, name: str, value: float, count: int) -> None:
         """Add a value and a count to those of `name`."""
@@ -156,7 +172,13 @@ def _measure(
                 places.labels.setdefault(name, []).append(judged.labels.cpu().numpy())
     if not batch.turn:
         # The baselines are asked for what the first kind of batches asks for.
-        targets, contexts = true_contexts(batch, restores, loaded.tokenizer.vocabulary.special)
+        special = loaded.tokenizer.vocabulary.special
+        targets, contexts = true_contexts(batch, restores, special)
+        if restores == "sequence":
+            with autocast(loaded.device, dtype):
+                places.restored.add(model, done, special)
+            text = ~special[targets]
+            targets, contexts = targets[text], contexts[text]
         places.targets.append(targets)
         places.contexts.append(contexts)
     return done.output.carry
@@ -169,12 +191,13 @@ def true_contexts(batch: Batch, restores: str, special: np.ndarray) -> tuple[np.
     model reads as a token is kept.
 
     A worked example: masked inputs 2 10 4 12 3 with target 11 at the third place (2 and 3 special) give target 11 with
-    context UNKNOWN 10; next-token inputs 10 11 with targets 11 12 give 11 after UNKNOWN 10, and 12 after 10 11.
+    context UNKNOWN 10; next-token inputs 10 11 with targets 11 12 give 11 after UNKNOWN 10, and 12 after 10 11. Of what is
+    written, the tokens written before are the context.
     """
-    inputs, targets, documents = batch.inputs.numpy(), batch.targets.numpy(), batch.doc_ids.numpy()
+    inputs, targets, documents = batch.written_inputs.numpy(), batch.targets.numpy(), batch.written_doc_ids.numpy()
     in_place = restores in ("masked", "permuted")
     original = np.where(targets >= 0, targets, inputs) if in_place else inputs
-    if in_place:
+    if in_place or restores == "sequence":
         original = np.where(special[original], UNKNOWN, original)
     # The nearest token to the left of a place that is restored is one before it; of a next token, the place itself.
     shift = 1 if in_place else 0

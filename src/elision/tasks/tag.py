@@ -80,6 +80,7 @@ def prepare(
         num_rows=len(train),
         num_cut=plan.num_cut,
         fingerprint=fingerprint(loaded, *([(t.text, t.words, t.tags) for t in texts] for texts in (train, valid))),
+        decoder_row_length=encoding.decoder_row_length(plan.lengths()),
     )
 
 

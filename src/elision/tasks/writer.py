@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from elision.data.batch import collate
 from elision.data.example import Example
-from elision.generate import Sampling, generate_ids
+from elision.generate import Sampling
 from elision.model.language_model import LanguageModel
 from elision.tasks.batches import chunks, device_of
 from elision.tasks.fine_tuned import load_fine_tuned
@@ -20,6 +21,7 @@ from elision.train.precision import autocast, compute_dtype
 
 # Sources that are read before the first is written: those of similar length are written together.
 TEXTS_AT_A_TIME = 1024
+TEXTS_TOGETHER = 32
 
 
 class Writer:
@@ -73,11 +75,40 @@ def write_texts(
 
     The model must be in evaluation mode.
     """
-    outputs = []
-    sampling = sampling or Sampling(num_tokens=encoding.max_target_length)
-    for example in examples:
-        start = [] if encoding.answers.start is None else [encoding.answers.start]
-        ids = generate_ids(model, [*start, *example.inputs.tolist()], sampling, tokenizer.vocabulary)
-        outputs.append(tokenizer.decode(list(ids)).strip())
-        hear(len(outputs), len(examples))
+    outputs = [""] * len(examples)
+    order = np.argsort([len(example) for example in examples], kind="stable")
+    for start in range(0, len(order), TEXTS_TOGETHER):
+        chosen = order[start : start + TEXTS_TOGETHER].tolist()
+        for at, ids in zip(chosen, _greedy(model, [examples[at] for at in chosen], encoding)):
+            outputs[at] = tokenizer.decode(ids).strip()
+        hear(start + len(chosen), len(examples))
     return outputs
+
+
+@torch.inference_mode()
+def _greedy(model: LanguageModel, examples: list[Example], encoding: WritingEncoding) -> list[list[int]]:
+    backbone, device, vocabulary = model.backbone, device_of(model), encoding.vocabulary
+    start = encoding.answers.start
+    ends = [vocabulary.require(role) for role in encoding.frame.after]
+    if encoding.answers.joined:
+        ids = [[*([] if start is None else [start]), *example.inputs.tolist()] for example in examples]
+        width = max(map(len, ids))
+        padding = torch.tensor([width - len(each) for each in ids], device=device)
+        cache = backbone.cache(padding)
+        new = torch.tensor([[0] * (width - len(each)) + each for each in ids], device=device)
+    else:
+        cache = backbone.read(collate(examples, pad_id=0, packing=False).to(device))
+        new = torch.full((len(examples), 1), ends[-1] if start is None else start, device=device)
+    written = [[] for _ in examples]
+    done = [False] * len(examples)
+    for _ in range(encoding.max_target_length):
+        hidden = backbone.continue_with(new, cache)
+        best = model.vocabulary_logits(hidden[:, -1])[:, : vocabulary.size].argmax(-1)
+        for row, token in enumerate(best.tolist()):
+            done[row] |= token in ends
+            if not done[row]:
+                written[row].append(token)
+        if all(done):
+            break
+        new = best[:, None]
+    return written
