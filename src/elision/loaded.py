@@ -4,7 +4,7 @@ B rows, T tokens, V vocabulary, D hidden size, N texts.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,8 @@ from elision.embedding import embedded_texts
 from elision.errors import InputError, nearest
 from elision.export import bilm, generators
 from elision.export.reading import read_folder
-from elision.generate import Sampling, generate_ids, stream_text
+from elision.generation.decoding import Decoding
+from elision.generation.texts import Generated, generate_stream, generate_texts
 from elision.model.encoder_decoder import EncoderDecoderModel
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
@@ -163,20 +164,44 @@ class Loaded:
     def generate(
         self,
         prompt: str = "",
+        decoding: Decoding = Decoding(),
         *,
-        num_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        num_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         seed: int | None = None,
+        framed: bool = True,
         cache: bool = True,
     ) -> Iterator[str]:
-        """Continue a prompt, piece by piece; the pieces join to the text that follows it. See `Sampling`."""
-        sampling = Sampling(num_tokens, temperature, top_k, top_p, seed)
-        ids = self.tokenizer.encode(prompt)
-        vocabulary = self.tokenizer.vocabulary
-        new = generate_ids(self.model, ids, sampling, vocabulary, cache=cache)
-        return stream_text(self.tokenizer, ids, new)
+        """Continue a prompt, or write from a source, piece by piece; the pieces join to what is written.
+
+        The keywords stand for the fields of `decoding` that are set most. framed: put the symbols around a source that an
+        encoder was trained with. A beam search gives its text as one piece.
+
+        Raises: InputError, at the call, for what the model cannot do.
+        """
+        named = {"num_tokens": num_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        decoding = dataclasses.replace(decoding, **{name: each for name, each in named.items() if each is not None})
+        return generate_stream(self.model, self.tokenizer, prompt, decoding, framed=framed, cache=cache)
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str],
+        decoding: Decoding = Decoding(),
+        *,
+        framed: bool = True,
+        num_rows: int = 16,
+        cache: bool = True,
+        hear: Callable[[int], None] = lambda done: None,
+    ) -> list[list[Generated]]:
+        """Return the texts written after each prompt, or from each source, `decoding.num_given` for each.
+
+        Each gets what it would get alone. num_rows: samples or hypotheses that are written together at most. hear: told how
+        many prompts were just done.
+        """
+        options = {"framed": framed, "num_rows": num_rows, "cache": cache, "hear": hear}
+        return generate_texts(self.model, self.tokenizer, prompts, decoding, **options)
 
     def embed(self, texts: str | Sequence[str]) -> Tensor:
         """Return a vector for each text, [N, D]: the mean of its tokens' last states, special symbols left out."""

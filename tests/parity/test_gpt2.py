@@ -12,7 +12,8 @@ from elision.data.batch import Batch
 from elision.export import gpt2
 from elision.export.reading import read_folder, write_checkpoint
 from elision.export.writing import write_folder
-from elision.generate import Sampling, generate_ids
+from elision.generation.decode import generate_ids
+from elision.generation.decoding import Decoding
 from elision.text.tokenizer import Tokenizer
 from tests import tiny
 from tests.parity import reference
@@ -154,7 +155,7 @@ def test_greedy_generation_equals_that_of_transformers_token_for_token(cache: bo
         expected = theirs.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=16, do_sample=False, eos_token_id=None
         )
-        ours = list(generate_ids(model, prompt[0].tolist(), Sampling(num_tokens=16), cache=cache))
+        ours = list(generate_ids(model, prompt[0].tolist(), Decoding(num_tokens=16), cache=cache))
         assert ours == expected[0, 4:].tolist()
         seen |= set(ours)
     assert len(seen) > 5, "the comparison needs texts that differ"

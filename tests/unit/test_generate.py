@@ -1,5 +1,6 @@
 """Generation: sampling on written-out scores, the sliding context, text that streams."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import torch
 
 import elision
 from elision.errors import InputError
-from elision.generate import Sampling, generate_ids, stream_text
+from elision.generation.decode import generate_batch_ids, generate_ids
+from elision.generation.decoding import Decoding, Symbols
+from elision.generation.sampling import Choice
+from elision.generation.stream import stream_text
 from elision.loaded import Loaded
 from elision.text.tokenizer import ByteLevelBPE, Tokenizer, Unigram, WordPiece
 from tests import tiny
@@ -25,31 +29,31 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return loaded
 
 
-def drawn(sampling: Sampling, draws: int = 4000) -> dict[int, float]:
-    generator = torch.Generator().manual_seed(0)
-    counts = Counter(sampling.choose(LOGITS, generator) for _ in range(draws))
+def drawn(decoding: Decoding, draws: int = 4000) -> dict[int, float]:
+    choice = Choice(dataclasses.replace(decoding, seed=0), [[row] for row in range(draws)])
+    counts = Counter(choice(LOGITS.expand(draws, 4)).tolist())
     return {token: count / draws for token, count in counts.items()}
 
 
 def test_greedy_takes_the_likeliest() -> None:
-    assert drawn(Sampling(temperature=0.0), 10) == {0: 1.0}
+    assert drawn(Decoding(temperature=0.0), 10) == {0: 1.0}
 
 
 def test_temperature_one_draws_as_the_model_says_and_a_half_squares_it() -> None:
-    plain = drawn(Sampling(temperature=1.0))
+    plain = drawn(Decoding(temperature=1.0))
     assert [plain[n] for n in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
     squares = [0.25, 0.09, 0.0225, 0.0025]
-    bold = drawn(Sampling(temperature=0.5))
+    bold = drawn(Decoding(temperature=0.5))
     assert [bold.get(n, 0.0) for n in range(4)] == pytest.approx([s / sum(squares) for s in squares], abs=0.03)
 
 
 def test_top_k_and_top_p_leave_the_fewest_tokens_that_satisfy_them() -> None:
-    top_k = drawn(Sampling(temperature=1.0, top_k=2))
+    top_k = drawn(Decoding(temperature=1.0, top_k=2))
     assert set(top_k) == {0, 1} and top_k[0] == pytest.approx(0.625, abs=0.03)
-    assert set(drawn(Sampling(temperature=1.0, top_p=0.75))) == {0, 1}
-    assert set(drawn(Sampling(temperature=1.0, top_p=0.9))) == {0, 1, 2}
-    assert set(drawn(Sampling(temperature=1.0, top_p=0.01))) == {0}
-    assert set(drawn(Sampling(temperature=1.0, top_k=100))) == {0, 1, 2, 3}
+    assert set(drawn(Decoding(temperature=1.0, top_p=0.75))) == {0, 1}
+    assert set(drawn(Decoding(temperature=1.0, top_p=0.9))) == {0, 1, 2}
+    assert set(drawn(Decoding(temperature=1.0, top_p=0.01))) == {0}
+    assert set(drawn(Decoding(temperature=1.0, top_k=100))) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_top_k_and_top_p_leave_the_fewest_tokens_that_satisfy_them() -> None:
 )
 def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Sampling(**settings)
+        Decoding(**settings)
 
 
 def test_a_seed_repeats_a_text_and_another_changes_it(gpt2: Loaded) -> None:
@@ -74,7 +78,7 @@ def test_a_seed_repeats_a_text_and_another_changes_it(gpt2: Loaded) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_cache_changes_no_token_even_when_the_context_slides(gpt2: Loaded, temperature: float) -> None:
-    sampling = Sampling(num_tokens=100, temperature=temperature, seed=3)
+    sampling = Decoding(num_tokens=100, temperature=temperature, seed=3)
     with_cache, without = (list(generate_ids(gpt2.model, [7, 8], sampling, cache=cache)) for cache in (True, False))
     assert with_cache == without
     assert len(with_cache) == 100 > gpt2.model.backbone.settings.max_length
@@ -83,29 +87,29 @@ def test_the_cache_changes_no_token_even_when_the_context_slides(gpt2: Loaded, t
 def test_when_the_table_is_full_the_later_half_of_the_context_stays(gpt2: Loaded) -> None:
     room = gpt2.model.backbone.settings.max_length
     prompt = [6 + n % 50 for n in range(room)]
-    (first, second) = generate_ids(gpt2.model, prompt, Sampling(num_tokens=2))
+    (first, second) = generate_ids(gpt2.model, prompt, Decoding(num_tokens=2))
     assert first == int(gpt2.logits(prompt)[0, -1].argmax())
     assert second == int(gpt2.logits([*prompt, first][-room // 2 :])[0, -1].argmax())
-    (longer,) = generate_ids(gpt2.model, [9, 9, 9, *prompt], Sampling(num_tokens=1))
+    (longer,) = generate_ids(gpt2.model, [9, 9, 9, *prompt], Decoding(num_tokens=1))
     assert longer == first
 
 
 def test_it_ends_at_the_end_of_the_text_and_never_writes_rows_beyond_the_tokenizer(gpt2: Loaded) -> None:
-    vocabulary = tiny.vocabulary(6)
-    free = list(generate_ids(gpt2.model, [3], Sampling(num_tokens=200, temperature=5.0, seed=0), vocabulary))
+    symbols = Symbols(limit=6, ends=(5,))
+    free = list(generate_ids(gpt2.model, [3], Decoding(num_tokens=200, temperature=5.0, seed=0), symbols))
     assert 0 < len(free) < 200 and set(free) <= set(range(5))
-    started = list(generate_ids(gpt2.model, [], Sampling(num_tokens=3), vocabulary))
-    assert started == list(generate_ids(gpt2.model, [vocabulary.bos], Sampling(num_tokens=3), vocabulary))
 
 
 def test_what_cannot_be_continued_is_refused_at_the_call(gpt2: Loaded, tmp_path: Path) -> None:
     bert = elision.load(checkpoint(tmp_path / "bert", tiny.recipe("bert-tiny")))
-    with pytest.raises(InputError, match="needs a causal language model, but this one is bidirectional"):
+    with pytest.raises(InputError, match="this one is bidirectional"):
         bert.generate("ba")
     with pytest.raises(InputError, match="the prompt is empty"):
-        generate_ids(gpt2.model, [], Sampling())
+        generate_ids(gpt2.model, [], Decoding())
+    with pytest.raises(InputError, match="the prompt is empty"):
+        generate_batch_ids(gpt2.model, [[7], []], Decoding())
     with pytest.raises(InputError, match="the prompt holds the id 4000"):
-        generate_ids(gpt2.model, [4000], Sampling())
+        generate_ids(gpt2.model, [4000], Decoding())
 
 
 TEXT = "naïve 한국어 🙂👍🏽 日本 — “quoted”, end. " * 3

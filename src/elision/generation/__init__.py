@@ -1,0 +1,1 @@
+"""Writing: how the next token is chosen, searched for, and turned into text."""
