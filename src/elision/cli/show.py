@@ -32,12 +32,18 @@ class Show:
     elision show gpt2-small chapter.txt --html chapter.html
 
     elision show bert-tiny --data store --index 7 --noise.rate 0.3
+
+    elision show marian-tiny "A cat sat." "Eine Katze saß." --language en de
+
+    elision show t5-tiny --data store --model runs/t5-tiny
     """
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     text: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[TEXT ...]")] = ()
-    """what to show: a text (several are several documents), a file (blank lines part documents), or -
-    for standard input; none with --data: an example of the store"""
+    """what to show: a text (several are several documents; a recipe that reads pairs wants each text and then what is written
+    from it), a file (blank lines part documents), or - for standard input; none with --data: an example of the store"""
+    language: tuple[str, ...] = ()
+    """the language of the text, or those of both sides of a pair, where the recipe asks for them (mBART: en_XX)"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="STORE")] = None
     """take the tokenizer, and without a text also the example, from this token store"""
     turn: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
@@ -47,7 +53,8 @@ class Show:
     tokenizer: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """take the tokenizer from here (a folder, tokenizer.json, vocab.txt, ...)"""
     model: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
-    """a run of this recipe, whose generator fills places in and whose tokenizer is taken (ELECTRA, DeBERTa-v3)"""
+    """a run of this recipe, whose tokenizer is taken: show what it would predict at every place, or how its generator fills
+    places in (ELECTRA, DeBERTa-v3)"""
     index: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """which example of the text or the store; default: one that shows much of the text, or the store's first"""
     examples: Annotated[int, tyro.conf.arg(metavar="N")] = 1
@@ -85,7 +92,9 @@ def main(arguments: list[str]) -> int:
             tokenizer = loaded.tokenizer
         if settings.tokenizer is not None:
             tokenizer = Tokenizer.load(settings.tokenizer)
-        shown = explain_texts(recipe, texts, tokenizer, settings.seed, settings.index, settings.examples, trained)
+        shown = explain_texts(
+            recipe, texts, tokenizer, settings.seed, settings.index, settings.examples, trained, settings.language
+        )
     elif store is not None:
         split = store.split(settings.split)
         index = 0 if settings.index is None else settings.index

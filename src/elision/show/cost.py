@@ -47,8 +47,17 @@ def _full_example(recipe: Recipe) -> Example:
     """Return an example as long as the segmenter makes them, after the noise, which decides how many targets it has."""
     size = recipe.tokenizer.vocab_size
     roles = {role: number for number, role in enumerate(ROLES)}
-    nothing = np.zeros(size, bool)
-    vocabulary = Vocabulary(size=size, special=nothing, continues_word=nothing, **roles, counts=np.ones(size, np.int64))
+    ids, nothing = np.arange(size), np.zeros(size, bool)
+    vocabulary = Vocabulary(
+        size=size,
+        special=nothing,
+        continues_word=nothing,
+        **roles,
+        counts=np.ones(size, np.int64),
+        full_stop=ids % 20 == 0,
+        spaceless=nothing,
+        sentinels=ids[::-1],
+    )
     length = recipe.segmenter.max_length + recipe.noise.lookahead
     inputs = len(ROLES) + np.arange(length, dtype=np.int64) % (size - len(ROLES))
     example = Example(inputs, np.zeros(length, bool), label=0 if recipe.segmenter.num_labels else None)

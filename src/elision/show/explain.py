@@ -3,12 +3,12 @@
 Everything is read off what the training itself uses: the example before and after the noise, the collated batch, the
 visibility of the backbone. Nothing here knows any recipe.
 
-T places in the row that is shown.
+T places in the row that is shown; where there are an encoder and a decoder, those of the encoder's row before those of the
+decoder's.
 """
 
 import dataclasses
 import difflib
-import enum
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -18,55 +18,25 @@ import torch
 from elision.data.batch import Batch, collate
 from elision.data.example import NO_TARGET, Example
 from elision.model.backbones import Backbone
-from elision.model.visibility import causal_mask
-from elision.objectives import Objective
-from elision.objectives.token_prediction import TokenPrediction
+from elision.model.encoder_decoder import EncoderDecoder
+from elision.model.visibility import Visible
 from elision.recipe import Recipe
-from elision.show.parts import Part, paragraphs, parts_of, summary
+from elision.show.answers import joined_tokens, read_tokens, written_tokens
+from elision.show.parts import Part, paragraphs, parts_of
+from elision.show.token import Fate, Token
+from elision.show.trace import Trace
+from elision.show.words import sentences_of
 from elision.text.tokenizer import Tokenizer
 from elision.text.vocabulary import Vocabulary
 
 
-class Fate(enum.Enum):
-    """What the noise did to a token."""
-
-    UNTOUCHED = "untouched"
-    MASKED = "mask"
-    REPLACED = "random"
-    KEPT = "kept"
-
-    @property
-    def meaning(self) -> str:
-        """What the word stands for."""
-        return {
-            Fate.UNTOUCHED: "as it stood in the text",
-            Fate.MASKED: "left out, a mask stands in its place",
-            Fate.REPLACED: "left out, another token stands in its place",
-            Fate.KEPT: "as it stood in the text, and still to be predicted",
-        }[self]
-
-
 @dataclasses.dataclass(frozen=True)
-class Token:
-    """One place of the row: what the model reads there, what stood there, what it must say there."""
+class Side:
+    """One row of an explanation: its name ("" where there is only one), and which of the tokens are in it."""
 
-    piece: str
-    original: tuple[str, ...]
-    """the pieces that stood here before the noise: one, several when a span was joined, none when it was inserted"""
-    dropped: tuple[str, ...]
-    """the pieces before this place that the noise removed without a trace"""
-    target: str | None
-    fate: Fate
-    special: bool
-    position: int
-    document: int
-    example: int
-    segment: int | None
-    language: int | None = None
-    order: int | None = None
-    """its place in a permutation: it sees what has no higher one"""
-    sampled: str | None = None
-    """what a generator puts in this place before the model reads it"""
+    name: Literal["", "reads", "writes"]
+    begin: int
+    end: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,6 +59,14 @@ class Explanation:
     """where the example and the tokenizer come from"""
     leaves_out: str = ""
     """what the noise leaves out, as it calls it: "masked", "next", "permuted" tokens ..."""
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The rows: one, or what an encoder reads and what a decoder writes."""
+        num_read = sum(token.side == "reads" for token in self.tokens)
+        if not num_read:
+            return (Side("", 0, len(self.tokens)),)
+        return Side("reads", 0, num_read), Side("writes", num_read, len(self.tokens))
 
     @property
     def num_targets(self) -> int:
@@ -126,6 +104,11 @@ class Explanation:
         return any(token.sampled is not None for token in self.tokens)
 
     @property
+    def has_predictions(self) -> bool:
+        """Whether a model was asked what it would say."""
+        return any(token.predicted is not None for token in self.tokens)
+
+    @property
     def changes_elsewhere(self) -> bool:
         """Whether some change cannot be read off the targets: what stood there is not what must be said there."""
         return any(
@@ -133,9 +116,14 @@ class Explanation:
             for token in self.tokens
         )
 
+    @property
+    def read(self) -> tuple[Token, ...]:
+        """The places that the noise had to do with: all but those of a decoder beside an encoder."""
+        return tuple(token for token in self.tokens if token.side != "writes")
+
     def count(self, fate: Fate) -> int:
-        """How many tokens met this fate."""
-        return sum(token.fate is fate for token in self.tokens)
+        """How many of the tokens that are read met this fate."""
+        return sum(token.fate is fate for token in self.read)
 
 
 def explain(
@@ -145,61 +133,96 @@ def explain(
     tokenizer: Tokenizer,
     notes: Sequence[str] = (),
     rewrite: Callable[[Batch], Batch] | None = None,
+    traces: Sequence[Trace | None] = (),
+    predict: Callable[[Batch], np.ndarray] | None = None,
 ) -> Explanation:
     """Explain examples, given as they were before and after the noise of `recipe`, packed into one row.
 
-    rewrite: what the objectives do to the batch before the model reads it (a generator's samples).
+    rewrite: what the objectives do to the batch before the model reads it (a generator's samples). traces: of examples
+    that have something to be written, where their tokens come from. predict: what a model says at the places with a
+    target, ids in the order of `target_at`.
     """
     pad_id = tokenizer.vocabulary.pad or 0
-    batch = collate(after, pad_id=pad_id, row_length=sum(map(len, after)), packing=True)
+    writes = after[0].decoder_inputs is not None
+    batch = collate(
+        after,
+        pad_id=pad_id,
+        row_length=sum(map(len, after)),
+        decoder_row_length=sum(len(example.decoder_inputs) for example in after) if writes else None,
+        packing=True,
+    )
     if recipe.backbone.num_languages < 2:
         # Examples may say their language where nobody asks (XLM-R).
-        batch = dataclasses.replace(batch, languages=None)
-    tokens: list[Token] = []
+        batch = dataclasses.replace(batch, languages=None, decoder_languages=None)
+    found: tuple[list[Token], list[Token]] = ([], [])
     for number, index in enumerate(batch.examples):
-        tokens += _tokens(batch, len(tokens), number, before[index], after[index], tokenizer)
+        trace = traces[index] if traces else None
+        if writes:
+            found[0].extend(read_tokens(batch, len(found[0]), number, before[index], after[index], tokenizer, trace))
+            found[1].extend(written_tokens(batch, len(found[1]), number, after[index], tokenizer, trace))
+        elif after[index].prefix is not None:
+            found[1].extend(joined_tokens(batch, len(found[1]), number, before[index], after[index], tokenizer, trace))
+        else:
+            found[1].extend(_tokens(batch, len(found[1]), number, before[index], after[index], tokenizer))
+    read, tokens = found
     if rewrite is not None:
         tokens = _with_samples(tokens, batch, rewrite(batch), tokenizer)
-    if all(_restores(*pair, shift=0) for pair in zip(before, after)):
-        restores = "itself"
-    else:
-        restores = "next" if all(_restores(*pair, shift=1) for pair in zip(before, after)) else "other"
+    if predict is not None:
+        tokens = _with_predictions(tokens, batch, predict(batch), tokenizer)
     about = [*paragraphs(recipe.name), "", ""]
     explanation = Explanation(
         recipe=recipe.name,
         paper=about[0],
         idea=about[1],
         parts=tuple(parts_of(recipe)),
-        tokens=tuple(tokens),
+        tokens=tuple(read + tokens),
         visible=who_sees_whom(recipe.backbone, batch),
-        restores=restores,
+        restores=_which_token(before, after),
         leaves_out=recipe.noise.restores,
         labels=tuple(_labels(recipe, [after[index] for index in batch.examples])),
         sentences=(),
         notes=tuple(notes),
     )
-    others = [
-        summary(type(each))
-        for each in recipe.objectives
-        if type(each).before is not Objective.before or not isinstance(each, TokenPrediction)
-    ]
-    said = [_what_is_asked(explanation), _what_is_sampled(explanation), *others, _what_is_seen(explanation)]
-    return dataclasses.replace(explanation, sentences=tuple(filter(None, said)))
+    return dataclasses.replace(explanation, sentences=sentences_of(explanation, recipe.objectives))
+
+
+def _which_token(before: Sequence[Example], after: Sequence[Example]) -> Literal["itself", "next", "other"]:
+    if after[0].decoder_inputs is not None or after[0].prefix is not None:
+        return "next"
+    for what, shift in (("itself", 0), ("next", 1)):
+        if all(_restores(*pair, shift=shift) for pair in zip(before, after)):
+            return what
+    return "other"
 
 
 def who_sees_whom(backbone: Backbone, batch: Batch) -> np.ndarray:
     """Return bool [T, T] for the first row of `batch`: entry (i, j) says whether place i may look at place j."""
-    visible = backbone.visible(batch)
     length = batch.inputs.shape[1]
-    mask = torch.ones(1, 1, length, length, dtype=torch.bool) if visible.mask is None else visible.mask
-    if visible.causal:
-        mask = mask & causal_mask(length, length, mask.device)
-    seen = mask[0, 0].clone()
+    if isinstance(backbone, EncoderDecoder):
+        num_written = batch.decoder_inputs.shape[1]
+        return np.block(
+            [
+                [_matrix(backbone.encoder.visible(batch), length, length), np.zeros((length, num_written), bool)],
+                [
+                    _matrix(backbone.source_visible(batch), num_written, length),
+                    _matrix(backbone.visible(batch), num_written, num_written),
+                ],
+            ]
+        )
+    seen = _matrix(backbone.visible(batch), length, length)
     if getattr(backbone, "permutes", False) and batch.order is not None:
         # A place that is to be restored looks from a query, which does not see what stands there.
-        asked = batch.target_at[batch.target_at < length]
+        asked = batch.target_at[batch.target_at < length].numpy()
         seen[asked, asked] = False
-    return seen.numpy()
+    return seen
+
+
+def _matrix(visible: Visible, num_looking: int, num_seen: int) -> np.ndarray:
+    """Return bool [looking, seen] for the first row."""
+    mask = visible.matrix(num_looking, num_seen, torch.device("cpu"))
+    if mask is None:
+        return np.ones((num_looking, num_seen), bool)
+    return mask[0, 0].expand(num_looking, num_seen).numpy().copy()
 
 
 def label_in_words(recipe: Recipe, label: int | float) -> str:
@@ -267,6 +290,12 @@ def _with_samples(tokens: list[Token], batch: Batch, rewritten: Batch, tokenizer
     ]
 
 
+def _with_predictions(tokens: list[Token], batch: Batch, ids: np.ndarray, tokenizer: Tokenizer) -> list[Token]:
+    """Note what a model says in each place with a target."""
+    said = dict(zip(batch.target_at.tolist(), tokenizer.tokens(ids), strict=True))
+    return [dataclasses.replace(token, predicted=said.get(place)) for place, token in enumerate(tokens)]
+
+
 def _restores(before: Example, after: Example, shift: int) -> bool:
     """Tell whether every target is the token `shift` places on in the text."""
     if after.targets is None:
@@ -298,57 +327,3 @@ def _origins(before: Example, after: Example) -> tuple[list[tuple[int, int]], li
             stop = end if place == last - 1 else min(begin + place - first + 1, end)
             origins[place] = (min(begin + place - first, end), stop)
     return origins, dropped
-
-
-def _what_is_asked(shown: Explanation) -> str:
-    total, asked = len(shown.tokens), shown.num_targets
-    if not asked:
-        return f"None of the {total} tokens is to be restored."
-    some = f"Each of the {total:,} tokens" if asked == total else f"{asked:,} of {total:,} tokens ({asked / total:.0%})"
-    if shown.leaves_out == "neighbouring":
-        return (
-            f"{some} must predict a neighbour: in the first half, which is read forward, the next one; in the second, "
-            f"which is read backward, the one before. The two halves are windows of streams of their own."
-        )
-    if shown.leaves_out == "permuted":
-        return (
-            f"{some} are to be restored, one by one in a random order: each from the tokens that are given and from those "
-            f"before it in the order, knowing where it stands but not what stands there. Nothing is masked."
-        )
-    if shown.restores == "next":
-        return f"{some} must predict the next one. Nothing but the future is left out."
-    if shown.restores == "other":
-        return f"{some} must produce another one."
-    fate = [
-        (shown.count(Fate.MASKED), "hidden by a mask"),
-        (shown.count(Fate.REPLACED), "replaced by a random token"),
-        (shown.count(Fate.KEPT), "left in place, but asked for all the same"),
-    ]
-    pieces = [f"{number} {what}" for number, what in fate if number]
-    verb = "is" if asked == 1 else "are"
-    return f"{some} {verb} to be restored: {', '.join(pieces)}."
-
-
-def _what_is_sampled(shown: Explanation) -> str:
-    sampled = [token for token in shown.tokens if token.sampled is not None]
-    if not sampled:
-        return ""
-    right = sum(token.sampled == token.target for token in sampled)
-    return (
-        f"A generator fills the {len(sampled)} places before the model reads them: {right} with the very token that "
-        f"stood there, {len(sampled) - right} with another one."
-    )
-
-
-def _what_is_seen(shown: Explanation) -> str:
-    documents = np.array([token.document for token in shown.tokens])
-    whole = documents[:, None] == documents[None, :]
-    alone = "" if shown.num_documents == 1 else f" The {shown.num_documents} documents do not see each other."
-    if (shown.visible == whole).all():
-        return f"Each place sees its whole document, what precedes and what follows.{alone}"
-    if (shown.visible == np.tril(whole)).all():
-        return f"Each place sees itself and what precedes it, never what follows.{alone}"
-    seen = shown.visible.sum(1)
-    return (
-        f"A place sees between {seen.min()} and {seen.max()} of the {len(seen)} places, {seen.mean():.1f} on average."
-    )

@@ -2,11 +2,11 @@
 (() => {
   // rows[i] lists the stretches [begin, end) of places that place i sees.
   const rows = JSON.parse(document.getElementById("rows").textContent);
-  const ribbon = document.getElementById("ribbon");
+  const ribbons = [...document.querySelectorAll(".ribbon")];
   const picture = document.getElementById("picture");
   const statuses = [...document.querySelectorAll(".status")];
   const hint = statuses[0].textContent;
-  const tokens = [...ribbon.querySelectorAll(".token")];
+  const tokens = ribbons.flatMap((ribbon) => [...ribbon.querySelectorAll(".token")]);
   const lines = { row: document.getElementById("row"), column: document.getElementById("column") };
   const sees = (i, j) => rows[i].some(([begin, end]) => begin <= j && j < end);
   const name = (i) => "\u201c" + tokens[i].querySelector(".piece").textContent + "\u201d";
@@ -16,7 +16,7 @@
 
   function look(i, j = null) {
     current = i;
-    ribbon.classList.add("looking");
+    ribbons.forEach((ribbon) => ribbon.classList.add("looking"));
     tokens.forEach((token, place) => {
       token.classList.toggle("looks", place === i);
       token.classList.toggle("unseen", place !== i && !sees(i, place));
@@ -30,7 +30,7 @@
 
   function rest() {
     current = null;
-    ribbon.classList.remove("looking");
+    ribbons.forEach((ribbon) => ribbon.classList.remove("looking"));
     tokens.forEach((token) => token.classList.remove("looks", "unseen"));
     mark("row", "y", null);
     mark("column", "x", null);
@@ -51,13 +51,15 @@
     token.addEventListener("pointerenter", () => look(i));
     token.addEventListener("focus", () => look(i));
   });
-  ribbon.addEventListener("pointerleave", rest);
-  ribbon.addEventListener("focusout", (event) => ribbon.contains(event.relatedTarget) || rest());
-  ribbon.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (step === undefined || current === null || !tokens[current + step]) return;
-    event.preventDefault();
-    tokens[current + step].focus();
+  ribbons.forEach((ribbon) => {
+    ribbon.addEventListener("pointerleave", rest);
+    ribbon.addEventListener("focusout", (event) => ribbon.contains(event.relatedTarget) || rest());
+    ribbon.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (step === undefined || current === null || !tokens[current + step]) return;
+      event.preventDefault();
+      tokens[current + step].focus();
+    });
   });
   picture.addEventListener("pointermove", (event) => {
     const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(picture.getScreenCTM().inverse());

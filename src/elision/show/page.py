@@ -8,9 +8,10 @@ from html import escape
 
 import numpy as np
 
-from elision.show.explain import Explanation, Fate, Token
+from elision.show.explain import Explanation, Side
 from elision.show.parts import Part, field_docs
-from elision.show.terminal import segment_name
+from elision.show.terminal import TITLES, segment_name
+from elision.show.token import Fate, Token
 
 NUM_COLOURS = 6
 HINT = "Point at a token, or at the picture of who sees whom: what it sees stays bright. Tab and arrow keys work too."
@@ -46,8 +47,7 @@ def page(shown: Explanation) -> str:
 <h2 id="text-heading">The text, as the model meets it</h2>
 {_sentences(shown)}
 {_shares(shown)}
-<ol class="ribbon {shown.restores}" id="ribbon">
-{"".join(_token(shown, place) for place in range(len(shown.tokens)))}</ol>
+{"".join(_ribbon(shown, side) for side in shown.sides)}
 {_key(shown)}
 <p class="status">{HINT}</p>
 </section>
@@ -105,9 +105,23 @@ def picture(shown: Explanation) -> str:
     return (
         f'<svg id="picture" viewBox="{box}" style="{width}" role="img" aria-label="{escape(shown.sentences[-1])}" '
         f'shape-rendering="crispEdges">{names}{"".join(shapes)}'
+        f"{_lines(shown)}"
         f'<rect id="row" class="cross" width="{size}" height="1" hidden=""/>'
         f'<rect id="column" class="cross" width="1" height="{size}" hidden=""/></svg>'
     )
+
+
+def _lines(shown: Explanation) -> str:
+    """Return the lines between what is read and what is written."""
+    size = len(shown.tokens)
+    return "".join(f'<path class="edge" d="M0 {side.begin}H{size}M{side.begin} 0V{size}"/>' for side in shown.sides[1:])
+
+
+def _ribbon(shown: Explanation, side: Side) -> str:
+    """Return the places of one row, under its name where there are two."""
+    heading = f"<h3>{TITLES[side.name]}</h3>\n" if side.name else ""
+    places = "".join(_token(shown, place, side) for place in range(side.begin, side.end))
+    return f'{heading}<ol class="ribbon {shown.restores}">\n{places}</ol>'
 
 
 def _sentences(shown: Explanation) -> str:
@@ -119,7 +133,7 @@ def _sentences(shown: Explanation) -> str:
 def _shares(shown: Explanation) -> str:
     """Return a bar of how many tokens met which fate; nothing where none was changed or asked for in its place."""
     counts = [(fate, shown.count(fate)) for fate in (Fate.MASKED, Fate.REPLACED, Fate.KEPT, Fate.UNTOUCHED)]
-    if counts[-1][1] == len(shown.tokens):
+    if counts[-1][1] == len(shown.read):
         return ""
     bars = "".join(f'<i class="{fate.value}" style="flex-grow:{count}"></i>' for fate, count in counts if count)
     names = "".join(
@@ -133,15 +147,21 @@ def _shares(shown: Explanation) -> str:
 def _caption(shown: Explanation) -> str:
     changed = [fate.value for fate in (Fate.MASKED, Fate.REPLACED) if shown.count(fate)]
     stripes = f" Stripes: what is seen there is a {' or a '.join(changed)} token." if changed else ""
-    return f"A row for each token that looks, a column for each that is seen.{stripes}"
+    sides = " Above and left of the lines what is read, below and right of them what is written."
+    return (
+        f"A row for each token that looks, a column for each that is seen.{stripes}{sides if shown.sides[1:] else ''}"
+    )
 
 
-def _token(shown: Explanation, place: int) -> str:
+def _token(shown: Explanation, place: int, side: Side) -> str:
     """Return one place of the ribbon: position and fate above, what is read, what is restored, segment and document."""
-    token, previous = shown.tokens[place], shown.tokens[place - 1] if place else None
+    token, previous = shown.tokens[place], shown.tokens[place - 1] if place > side.begin else None
     fresh = previous is None or previous.example != token.example
     looks = ["token", token.fate.value] + ["special"] * token.special + ["fresh"] * (fresh and previous is not None)
     fate = "" if token.fate is Fate.UNTOUCHED else f"<em>{token.fate.value}</em>"
+    if token.unseen:
+        looks.append("hidden")
+        fate += "<em>hidden</em>"
     stood = ""
     if token.dropped or token.original not in ((token.piece,), (token.target,)):
         gone = " ".join([*(f"({piece})" for piece in token.dropped), *token.original])
@@ -149,9 +169,18 @@ def _token(shown: Explanation, place: int) -> str:
     if token.sampled is not None:
         look = Fate.KEPT if token.sampled == token.target else Fate.REPLACED
         stood += f'<span class="sampled {look.value}">{escape(token.sampled)}</span>'
-    target = "&nbsp;" if token.target is None else escape(token.target)
-    asked = " asked" if token.target is not None else ""
+    said = ""
+    if token.side != "reads":
+        looks_like = "target" + " asked" * (token.target is not None) + " gone" * token.left_out
+        target = "&nbsp;" if token.target is None else escape(token.target)
+        said = f'<span class="{looks_like}">{target}</span>'
+    if token.predicted is not None:
+        look = Fate.KEPT if token.predicted == token.target else Fate.REPLACED
+        said += f'<span class="predicted {look.value}">{escape(token.predicted)}</span>'
     bands = ""
+    if token.prefix is not None:
+        begins = fresh or previous.prefix != token.prefix
+        bands += _band(int(not token.prefix), ("read" if token.prefix else "written") if begins else "")
     if token.segment is not None:
         begins = fresh or previous.segment != token.segment
         bands += _band(token.segment, segment_name(token.segment) if begins else "")
@@ -160,7 +189,7 @@ def _token(shown: Explanation, place: int) -> str:
         bands += _band(token.document - 1, f"document {token.document}" if begins else "")
     return (
         f'<li class="{" ".join(looks)}" tabindex="0"><span class="above">{token.position}{fate}</span>{stood}'
-        f'<span class="piece">{escape(token.piece)}</span><span class="target{asked}">{target}</span>{bands}</li>\n'
+        f'<span class="piece">{escape(token.piece)}</span>{said}{bands}</li>\n'
     )
 
 
@@ -177,6 +206,12 @@ def _key(shown: Explanation) -> str:
     entries = [f"above a token its position, below it, with an arrow, {below[shown.restores]}"]
     if shown.has_samples:
         entries.append("between them what a generator fills in: green where it is the very token that stood there")
+    if shown.has_predictions:
+        entries.append("under that what the model would say, green where it is right")
+    if any(token.left_out for token in shown.tokens):
+        entries.append("underlined is what cannot be read anywhere")
+    if any(token.unseen for token in shown.tokens):
+        entries.append("hidden places are not seen by what is written")
     if shown.has_segments:
         entries.append("the letter under the line names its segment")
     return f'<p class="key">How to read it: {"; ".join(entries)}.</p>'

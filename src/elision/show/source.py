@@ -18,7 +18,7 @@ from elision.data.batch import Batch
 from elision.data.example import Example
 from elision.data.noise.frequency import counted
 from elision.data.order import generator
-from elision.data.segment import TranslationPairs
+from elision.data.segment import LanguageBlocks, SourceTarget, TranslationPairs
 from elision.data.store import Split
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
@@ -26,6 +26,7 @@ from elision.objectives import Objective
 from elision.progress import console
 from elision.recipe import Recipe
 from elision.show.explain import Explanation, explain
+from elision.show.trace import traced
 from elision.text.cleaning import Cleaning
 from elision.text.formats import Document
 from elision.text.prepare import prepare
@@ -48,11 +49,13 @@ def explain_texts(
     index: int | None = None,
     num_examples: int = 1,
     model: LanguageModel | None = None,
+    languages: Sequence[str] = (),
 ) -> Explanation:
     """Explain what `recipe` makes of `texts`, one document each.
 
     Without a `tokenizer` the recipe's own kind is trained on the spot. `index` chooses the example; None takes
-    one that shows much of the text. Raises: InputError when there is no text, or no such example.
+    one that shows much of the text. `languages`: of the texts, or of the first and the second of every pair; where none is
+    given, one that the tokenizer has a symbol for, if any. Raises: InputError when there is no text, or no such example.
     """
     notes = []
     if tokenizer is None:
@@ -61,7 +64,8 @@ def explain_texts(
             f"The tokenizer ({tokenizer.vocabulary.size:,} symbols) was trained just now on this text and the Python "
             f"manual; --data or --tokenizer takes a real one."
         )
-    with split_of_texts(texts, tokenizer, isinstance(recipe.segmenter, TranslationPairs)) as split:
+    pairs = isinstance(recipe.segmenter, TranslationPairs | SourceTarget)
+    with split_of_texts(texts, tokenizer, pairs, languages or _known_languages(recipe, tokenizer)) as split:
         return explain_split(recipe, split, tokenizer, seed, index, num_examples, notes, model)
 
 
@@ -77,8 +81,8 @@ def explain_split(
 ) -> Explanation:
     """Explain examples `index` and following, `num_examples` of them, that `recipe` makes of a split.
 
-    Seed and index fix everything: the same noise as in the first epoch of a training with that seed. `model`: whose
-    generator fills places in, where the recipe has one; None = one without training.
+    Seed and index fix everything: the same noise as in the first epoch of a training with that seed. `model`: says what it
+    would predict, and its generator fills places in, where the recipe has one; None = a generator without training.
     Raises: InputError when there is no such example.
     """
     vocabulary = counted(tokenizer.vocabulary, recipe.noise, split)
@@ -93,8 +97,16 @@ def explain_split(
         raise InputError(f"--index is {index}: this text makes {len(plan)} examples, numbered from 0")
     chosen = range(index, min(index + num_examples, len(plan)))
     before: list[Example] = [plan.example(i) for i in chosen]
+    answers = recipe.answers(vocabulary)
+    draws = [functools.partial(generator, seed, "noise", 0, i) for i in chosen]
     # A noise may write into what it is given, so it gets an example of its own.
-    after = [recipe.noise(plan.example(i), vocabulary, generator(seed, "noise", 0, i)) for i in chosen]
+    after = [answers(recipe.noise(plan.example(i), vocabulary, rng())) for i, rng in zip(chosen, draws)]
+    traces = []
+    if recipe.noise.restores == "sequence":
+        traces = [
+            traced(recipe.noise, answers, *pair, vocabulary, rng)
+            for *pair, rng in zip(before, after, draws, strict=True)
+        ]
     which = f"Example {index}" if len(chosen) == 1 else f"Examples {index} to {chosen[-1]}"
     hint = "" if len(plan) == 1 else "; --index N shows another"
     told = [f"{which} of {len(plan):,}, seed {seed}{hint}.", *notes]
@@ -103,7 +115,25 @@ def explain_split(
         if model is None:
             told.append("A generator guesses at random before its first step; --model RUN shows a trained one at work.")
         rewrite = functools.partial(_rewritten, model, vocabulary.size, seed)
-    return explain(recipe, before, after, tokenizer, told, rewrite)
+    predict = None
+    if model is not None and model.token_objective is not None and rewrite is None:
+        predict = functools.partial(_predicted, model)
+    return explain(recipe, before, after, tokenizer, told, rewrite, traces, predict)
+
+
+def _known_languages(recipe: Recipe, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Return what to call the languages of texts: numbers, but for a recipe that ends a text with a symbol of its language."""
+    symbols = getattr(recipe.tokenizer, "extra_special_tokens", ())
+    known = [symbol for symbol in symbols if tokenizer.raw.token_to_id(symbol) is not None]
+    if not isinstance(recipe.segmenter, LanguageBlocks) or not known:
+        return "1", "2"
+    return (next((symbol for symbol in known if symbol.startswith("en")), known[0]),)
+
+
+def _predicted(model: LanguageModel, batch: Batch) -> np.ndarray:
+    """Return the likeliest token at each place with a target."""
+    with torch.no_grad():
+        return model.eval().logits(batch).flatten(0, 1)[batch.target_at].argmax(-1).numpy()
 
 
 def _rewritten(model: LanguageModel | None, vocab_size: int, seed: int, batch: Batch) -> Batch:
@@ -120,19 +150,25 @@ def _rewritten(model: LanguageModel | None, vocab_size: int, seed: int, batch: B
 
 
 @contextlib.contextmanager
-def split_of_texts(texts: Sequence[str], tokenizer: Tokenizer, pairs: bool = False) -> Iterator[Split]:
+def split_of_texts(
+    texts: Sequence[str], tokenizer: Tokenizer, pairs: bool = False, languages: Sequence[str] = ("1", "2")
+) -> Iterator[Split]:
     """Yield `texts`, one document each, as the only split of a store that is removed afterwards.
 
-    pairs: two successive texts are translations of each other, each pair's first of language 1, its second of language 2.
-    Raises: InputError when there is no text, or one without its translation.
+    pairs: two successive texts belong together, as a text and its translation. languages: of all texts, or of the first and
+    the second of every pair. Raises: InputError when there is no text, or one without its translation.
     """
     _require_text(texts)
     if pairs and len(texts) % 2:
-        raise InputError(f"{len(texts)} texts are no pairs of translations: give each text and then its translation")
+        raise InputError(
+            f"{_texts(len(texts))} {'is' if len(texts) == 1 else 'are'} no pairs: give each text and then what is to be "
+            f"written from it, its translation for example"
+        )
+    one, other = languages[0], languages[-1]
     if pairs:
-        documents = [Document(a, "1", translation=Document(b, "2")) for a, b in zip(texts[::2], texts[1::2])]
+        documents = [Document(a, one, translation=Document(b, other)) for a, b in zip(texts[::2], texts[1::2])]
     else:
-        documents = [Document(text, "1") for text in texts]
+        documents = [Document(text, one) for text in texts]
     with tempfile.TemporaryDirectory(prefix="elision-show-") as folder:
         with _without_progress():
             source, cleaning = TextsSource(tuple(documents)), Cleaning(duplicates=False)
@@ -151,6 +187,10 @@ def small_tokenizer(spec: TokenizerSpec, texts: Sequence[str]) -> Tokenizer:
         # Beside so much English, every character of a short text in another script would count as a rare one.
         changes["character_coverage"] = 1.0
     return dataclasses.replace(spec, **changes).train(corpus)
+
+
+def _texts(number: int) -> str:
+    return f"{number} text{'' if number == 1 else 's'}"
 
 
 def _require_text(texts: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """An explanation in the terminal: the text as stacked rows, and a picture of who sees whom in half-blocks."""
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
@@ -11,7 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from elision.show.explain import Explanation, Fate, Token
+from elision.show.explain import Explanation, Side
+from elision.show.token import Fate, Token
 
 # White or black text on a fixed colour reads the same on dark and light terminals.
 CHIPS = {
@@ -30,6 +31,7 @@ MOST_TOKENS = 192
 MOST_LABELLED = 24
 LABEL = 14
 LARGEST_PICTURE = 64
+TITLES = {"reads": "what is read", "writes": "what is written"}
 
 
 def print_explanation(shown: Explanation, console: Console, max_tokens: int | None = MOST_TOKENS) -> None:
@@ -51,8 +53,19 @@ def print_explanation(shown: Explanation, console: Console, max_tokens: int | No
 
 def rows(shown: Explanation, width: int, max_tokens: int | None = MOST_TOKENS) -> list[Text]:
     """Return the text as blocks of stacked rows, each block at most `width` cells wide."""
-    tokens = shown.tokens[:max_tokens]
-    lines = _lines(shown)
+    blocks = []
+    for side in shown.sides:
+        if side.name:
+            blocks.append(Text(TITLES[side.name], "bold underline"))
+        blocks += _blocks(shown, side, width, max_tokens)
+    return blocks
+
+
+def _blocks(shown: Explanation, side: Side, width: int, max_tokens: int | None) -> list[Text]:
+    """Return one side of the text as blocks of stacked rows."""
+    all_tokens = shown.tokens[side.begin : side.end]
+    tokens = all_tokens[:max_tokens]
+    lines = _lines(shown, all_tokens)
     columns = [[content(i) for _, content in lines] for i in range(len(tokens))]
     widths = [max(cell_len(text) for text, _, _ in column) for column in columns]
     blocks = []
@@ -76,8 +89,7 @@ def rows(shown: Explanation, width: int, max_tokens: int | None = MOST_TOKENS) -
             block.append("\n" if number < len(lines) - 1 else "")
         blocks.append(block)
         start = stop
-    if len(tokens) < len(shown.tokens):
-        left = len(shown.tokens) - len(tokens)
+    if left := len(all_tokens) - len(tokens):
         blocks.append(Text(f"... and {left} more tokens (--all prints them, --html FILE shows them)", "dim"))
     return blocks
 
@@ -86,9 +98,10 @@ def rows(shown: Explanation, width: int, max_tokens: int | None = MOST_TOKENS) -
 Cell = tuple[str, str, bool | None]
 
 
-def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
-    """Return the rows that have something to say: their name, and the cell of each token."""
-    tokens, in_place = shown.tokens, shown.restores == "itself"
+def _lines(shown: Explanation, tokens: Sequence[Token]) -> list[tuple[str, Callable[[int], Cell]]]:
+    """Return the rows that have something to say of these tokens: their name, and the cell of each."""
+    in_place, writes = shown.restores == "itself", shown.leaves_out == "sequence"
+    tells_apart = writes and 0 < sum(token.left_out for token in tokens) < sum(t.target is not None for t in tokens)
 
     def plain(text: str, style: str = "") -> Cell:
         return _short(text), style, None
@@ -109,7 +122,18 @@ def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
     def restores(i: int) -> Cell:
         if tokens[i].target is None:
             return plain("·", "dim")
+        if writes:
+            return plain(tokens[i].target, "bold green" if tokens[i].left_out or not tells_apart else "green")
         return plain(tokens[i].target, "bold") if in_place else plain("→" + _short(tokens[i].target), "green")
+
+    def predicted(i: int) -> Cell:
+        token = tokens[i]
+        if token.predicted is None:
+            return plain("·", "dim")
+        return plain(token.predicted, CHIPS[Fate.KEPT if token.predicted == token.target else Fate.REPLACED])
+
+    def stood_at(i: int) -> Cell:
+        return plain("·" if tokens[i].came_from is None else str(tokens[i].came_from), "dim")
 
     def fate(i: int) -> Cell:
         return plain("" if tokens[i].fate is Fate.UNTOUCHED else tokens[i].fate.value, "dim italic")
@@ -125,15 +149,24 @@ def _lines(shown: Explanation) -> list[tuple[str, Callable[[int], Cell]]]:
         return cell
 
     lines: list[tuple[str, Callable[[int], Cell]]] = []
-    if shown.changes_elsewhere:
+    if any(t.dropped or (t.original != (t.piece,) and t.original != (t.target,)) for t in tokens):
         lines.append(("stood", stood))
     lines.append(("reads", reads))
     if shown.has_samples:
         lines.append(("sampled", sampled))
-    if shown.num_targets:
-        lines.append(({"itself": "restores", "next": "next", "other": "says"}[shown.restores], restores))
+    if any(token.target is not None for token in tokens):
+        name = {"itself": "restores", "next": "next", "other": "says"}[shown.restores]
+        lines.append(("writes" if writes else name, restores))
+    if any(token.predicted is not None for token in tokens):
+        lines.append(("predicts", predicted))
     if any(token.fate is not Fate.UNTOUCHED for token in tokens):
         lines.append(("fate", fate))
+    if any(token.unseen for token in tokens):
+        lines.append(("hidden", lambda i: plain("×" if tokens[i].unseen else "", "bold red")))
+    if any(token.moved for token in tokens):
+        lines.append(("stood at", stood_at))
+    if any(token.prefix is not None for token in tokens):
+        lines.append(("part", bar(["read" if token.prefix else "written" for token in tokens])))
     if shown.has_segments:
         lines.append(("segment", bar([segment_name(token.segment) for token in tokens])))
     if shown.has_order:
@@ -166,7 +199,7 @@ def words(shown: Explanation) -> RenderableType:
 
 def picture(shown: Explanation, width: int) -> RenderableType:
     """Return who sees whom, at most `width` cells wide: a row for each place that looks, a column for each seen."""
-    size = len(shown.tokens)
+    size = len(shown.tokens) + len(shown.sides) - 1
     labels = [_short(token.piece, LABEL) for token in shown.tokens]
     room = width - 2
     if size <= MOST_LABELLED and max(map(cell_len, labels)) + 1 + 2 * size <= room:
@@ -191,19 +224,28 @@ def picture(shown: Explanation, width: int) -> RenderableType:
 def _labelled(shown: Explanation, labels: list[str]) -> Text:
     gutter = max(map(cell_len, labels)) + 1
     visible, colour = shrink(shown, len(labels))
+    edges = {side.begin for side in shown.sides[1:]}
     drawn = Text(no_wrap=True)
     for i, label in enumerate(labels):
+        if i in edges:
+            drawn.append(" " * gutter + "─" * 2 * i + "┼" + "─" * 2 * (len(labels) - i) + "\n", "dim")
         drawn.append(" " * (gutter - 1 - cell_len(label)))
         drawn.append(label, _look(shown.tokens[i]))
         drawn.append(" ")
         for j in range(len(labels)):
+            if j in edges:
+                drawn.append("│", "dim")
             drawn.append("██" if visible[i, j] else "· ", STYLES[colour[j]] if visible[i, j] else "dim")
         drawn.append("\n" if i + 1 < len(labels) else "")
     return drawn
 
 
 def _half_blocks(shown: Explanation, most: int) -> Text:
-    visible, colour = shrink(shown, most)
+    visible, colour = shrink(shown, most - len(shown.sides) + 1)
+    # A gap between what is read and what is written.
+    gaps = np.searchsorted(_edges(shown, most - len(shown.sides) + 1), [side.begin for side in shown.sides[1:]])
+    visible = np.insert(np.insert(visible, gaps, False, 0), gaps, False, 1)
+    colour = np.insert(colour, gaps, 0)
     size = len(visible)
     visible = np.vstack([visible, np.zeros((size % 2, size), bool)])
     drawn = Text(no_wrap=True)
@@ -219,16 +261,24 @@ def _half_blocks(shown: Explanation, most: int) -> Text:
 def shrink(shown: Explanation, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the picture in at most `most` x `most` cells, and the colour of each column as an index into STYLES.
 
-    A cell of a shrunk picture is visible when at least half of what it stands for is.
+    A cell of a shrunk picture is visible when at least half of what it stands for is, and of one side alone.
     """
-    length = len(shown.tokens)
     colours = np.array([(token.document - 1) % len(COLOURS) for token in shown.tokens])
     for number, fate in enumerate(STRIPES):
         colours[[token.fate is fate for token in shown.tokens]] = len(COLOURS) + number
-    edges = np.unique(np.linspace(0, length, min(length, most) + 1).astype(int))
+    edges = _edges(shown, most)
     sizes = np.diff(edges)
     share = np.add.reduceat(np.add.reduceat(shown.visible.astype(float), edges[:-1], 0), edges[:-1], 1)
     return share / np.outer(sizes, sizes) >= 0.5, colours[edges[:-1]]
+
+
+def _edges(shown: Explanation, most: int) -> np.ndarray:
+    """Return where the cells of a picture of at most `most` begin, and the end: each side has cells of its own."""
+    length = len(shown.tokens)
+    edges = np.linspace(0, length, min(length, most) + 1).astype(int)
+    for side in shown.sides[1:]:
+        edges[np.abs(edges - side.begin).argmin()] = side.begin
+    return np.unique(edges)
 
 
 def beside(left: RenderableType, right: RenderableType, console: Console) -> RenderableType:

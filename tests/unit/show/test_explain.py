@@ -126,15 +126,38 @@ def test_the_picture_is_what_the_model_does(name):
     model = backbone.build(vocab_size=20).double().eval()
     model.read_symbols([f"w{number}" for number in range(20)])
     examples = [example([5, 6, 7, 8], [NO] * 4), example([9, 5, 6], [NO] * 3)]
-    batch = collate(examples, pad_id=0, row_length=7)
+    if recipe.noise.restores == "sequence":
+        examples = [
+            example([5, 6, 7, 8], [5, 6], decoder_inputs=np.array([9, 5]), unseen=np.array([False, True, False, True])),
+            example([9, 5, 6], [7, 8, 9], decoder_inputs=np.array([6, 7, 8]), unseen=np.array([True, False, False])),
+        ]
+    batch = collate(examples, pad_id=0, row_length=7, decoder_row_length=5)
     visible = who_sees_whom(backbone, batch)
+
+    two_sided = batch.decoder_inputs is not None
+    assert len(visible) == (12 if two_sided else 7)
+
+    def written(batch, source):
+        return model.decoder(batch.decoder_side, source=source, source_visible=backbone.source_visible(batch)).hidden[0]
+
     with torch.no_grad():
-        states = model(batch).hidden[0]
+        reader = model.encoder if two_sided else model
+        source = reader(batch).hidden
         for seen in range(7):
-            inputs = batch.inputs.clone()
-            inputs[0, seen] = 11
-            moved = (model(dataclasses.replace(batch, inputs=inputs)).hidden[0] != states).any(-1)
-            assert moved.tolist() == visible[:, seen].tolist()
+            inputs = batch.inputs.index_fill(1, torch.tensor(seen), 11)
+            moved = (reader(dataclasses.replace(batch, inputs=inputs)).hidden != source)[0].any(-1)
+            assert moved.tolist() == visible[:7, seen].tolist()
+            if two_sided:
+                # One state alone: what others have seen of the token reaches the decoder through theirs.
+                shaken = source.index_add(1, torch.tensor(seen), torch.ones(1, 1, 16).double())
+                moved = (written(batch, shaken) != written(batch, source)).any(-1)
+                assert moved.tolist() == visible[7:, seen].tolist()
+        for seen in range(len(visible) - 7):
+            inputs = batch.decoder_inputs.index_fill(1, torch.tensor(seen), 11)
+            moved = (written(dataclasses.replace(batch, decoder_inputs=inputs), source) != written(batch, source)).any(
+                -1
+            )
+            assert not visible[:7, 7 + seen].any() and moved.tolist() == visible[7:, 7 + seen].tolist()
 
 
 def test_what_is_shown_is_what_training_reads():

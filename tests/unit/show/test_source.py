@@ -3,11 +3,15 @@ import functools
 import pytest
 
 from elision import recipes
+from elision.data.segment import SourceTarget
 from elision.errors import InputError
 from elision.show.explain import Fate
 from elision.show.source import explain_texts, small_tokenizer
 
 TEXT = "The cat sat on the mat. It was a cold morning, and nobody had lit the fire yet. Then the door opened."
+
+
+OTHER = "Die Katze saß auf der Matte. Es war ein kalter Morgen."
 
 
 @functools.cache
@@ -18,7 +22,8 @@ def tokenizer_of(spec):
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_can_be_shown(name):
     recipe = recipes.get(name)
-    shown = explain_texts(recipe, [TEXT], tokenizer_of(recipe.tokenizer))
+    texts = [TEXT, OTHER] if isinstance(recipe.segmenter, SourceTarget) else [TEXT]
+    shown = explain_texts(recipe, texts, tokenizer_of(recipe.tokenizer))
     assert shown.recipe == name and shown.idea
     assert shown.num_targets > 0
     assert shown.visible.shape == (len(shown.tokens), len(shown.tokens)) and len(shown.visible)
