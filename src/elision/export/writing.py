@@ -16,6 +16,7 @@ from elision.atomic import replacing, write_json, write_text
 from elision.errors import InputError
 from elision.export import bilm, card, classifier, families, generators
 from elision.loaded import Loaded
+from elision.model.backbones import Backbone
 from elision.model.elmo import Elmo
 
 # Its presence says that a folder was written here and may be written again. Nothing else copies it along.
@@ -46,7 +47,7 @@ def write_folder(
     *,
     overwrite: bool = False,
 ) -> str:
-    """Write config.json, model.safetensors, the tokenizer, a model card and, for causal models, generation_config.json.
+    """Write config.json, model.safetensors, the tokenizer, a model card and, for what writes, generation_config.json.
 
     A model with a generator is two there and becomes two such folders in `out`, discriminator/ and generator/. ELMo,
     which Hugging Face has no class for, is written as files of its own instead (see `bilm`).
@@ -124,13 +125,20 @@ def _write_part(
     if backbone.num_types:
         settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     write_json(folder / "tokenizer_config.json", settings)
-    if backbone.visibility == "causal" and "clm" in part.heads:
-        roles = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
-        write_json(folder / "generation_config.json", {role: i for role, i in roles.items() if i is not None})
+    if "clm" in part.heads or "seq2seq" in part.heads:
+        write_json(folder / "generation_config.json", _generation(family, config, backbone))
     num_parameters = sum(value.numel() for value in tensors.values())
     path = f"{name}/{part.folder}".rstrip("/")
     write_text(folder / "README.md", card.write(loaded, config, facts, path, num_parameters))
     return config["architectures"][0]
+
+
+def _generation(family: ModuleType, config: dict[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """Return how texts that the model writes begin and end, by the ids of symbols."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_eos_token_id")
+    given = {name: config[name] for name in names if config.get(name) is not None}
+    more = getattr(family, "write_generation", None)
+    return given if more is None else given | more(config, backbone)
 
 
 def _write_bilm(loaded: Loaded, out: Path, overwrite: bool) -> str:
