@@ -12,8 +12,10 @@ import tyro
 
 from elision.atomic import replacing
 from elision.errors import InputError
+from elision.generation.decoding import Decoding
 from elision.progress import console, task
 from elision.tasks.fine_tuned import load_fine_tuned
+from elision.tasks.task import WritingTask
 from elision.train.precision import choose_device
 
 
@@ -55,7 +57,7 @@ class Predict:
     top: int = 1
     """how many answers to each question"""
     text_column: str | None = None
-    """column of the text; default: as in training, else by its usual names"""
+    """column of the text, or of what is read; default: as in training, else by its usual names"""
     pair_column: str | None = None
     """column of the second text of a pair"""
     pairs: bool = False
@@ -66,6 +68,8 @@ class Predict:
     """csv and tsv files have no line of column names; columns are numbered from 0"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the computation; auto = bfloat16 where the hardware multiplies it faster"""
+    decoding: Decoding = Decoding()
+    """how texts are written; default: as at the end of the fine-tuning"""
     language: str | None = None
     """of the text, where the model has embeddings of languages; default: that of its fine-tuning"""
     device: str = "auto"
@@ -82,6 +86,10 @@ def main(arguments: list[str]) -> int:
     if bool(settings.texts) == (settings.data is not None):
         raise InputError("give either texts as arguments or --data FILE (- for standard input), not both or neither")
     loaded = load_fine_tuned(settings.model, None, choose_device(settings.device), settings.language)
+    if isinstance(loaded.task, WritingTask):
+        # What the command line leaves open is as in the fine-tuning.
+        usual = dataclasses.replace(settings, decoding=loaded.task.decoding)
+        settings = tyro.cli(Predict, args=arguments, config=(tyro.conf.FlagCreatePairsOff,), default=usual)
     kind = importlib.import_module(f"elision.cli.predicting.{loaded.task.learns}")
     with _output(settings.out) as stream, task("predicting", unit="texts") as bar:
         kind.predict(settings, loaded, stream, bar)

@@ -17,6 +17,7 @@ import torch
 import elision
 from elision.atomic import write_text
 from elision.errors import InputError
+from elision.generation.decoding import Decoding
 from elision.loaded import Loaded
 from elision.model.language_model import LanguageModel
 from elision.objectives import CausalLM, SequenceLM
@@ -56,6 +57,11 @@ class Writing:
     room"""
     label_smoothing: float | None = None
     """share of the target's weight that all tokens get alike; default: 0.1 for BART and its like, else 0"""
+    languages: tuple[str, str] | None = None
+    """of sources and targets, in models whose texts end with a symbol for their language (mBART)"""
+    decoding: Decoding = Decoding()
+    """how the texts are written that are measured at the end, and later (after every epoch without a search);
+    num_tokens is --max-target-length"""
     eval_texts: int = 200
     """held-out texts that are written after every epoch; at the end all are"""
     tokenize: str = "auto"
@@ -126,6 +132,7 @@ def prepare(
     examples = [(pair.source, target) for pair in train for target in pair.targets]
     encoding = _encoding(loaded, settings, writing, tokenizer, [target for _, target in examples])
     plan = PairPlan(examples, tokenizer, encoding, prompt)
+    decoding = dataclasses.replace(writing.decoding, num_tokens=encoding.max_target_length)
     task = WritingTask(
         objective=objective,
         max_length=encoding.max_length,
@@ -134,6 +141,8 @@ def prepare(
         prompt=prompt.text,
         labels=labels,
         columns=columns,
+        decoding=decoding,
+        languages=writing.languages,
     )
     held_out = PairsHeldOut(task, valid, tokenizer, encoding, writing.tokenize)
     beside = _trivial_writers(examples, valid, labels, writing.tokenize)
@@ -167,7 +176,8 @@ def prepare(
         fingerprint=fingerprint(
             loaded, *([(pair.source, pair.targets) for pair in pairs] for pairs in (train, valid, test))
         ),
-        choices=dataclasses.asdict(writing),
+        # As they come back from run.json.
+        choices=json.loads(json.dumps(dataclasses.asdict(writing))),
         start=start,
         decoder_row_length=None if joined else max(128, int(plan.target_lengths().max())),
         notes=_notes(plan, task, joined),
@@ -209,7 +219,9 @@ class PairsHeldOut:
         encoding: WritingEncoding,
         tokenize: str,
         hear: Callable[[int, int], None] = lambda done, total: None,
+        decoding: Decoding | None = None,
     ):
+        self.decoding = decoding or task.decoding
         self.task, self.pairs, self.tokenizer, self.encoding = task, pairs, tokenizer, encoding
         self.tokenize, self.hear = tokenize, hear
         self.outputs: list[str] = []
@@ -222,19 +234,22 @@ class PairsHeldOut:
         return len(self.pairs)
 
     def part(self, num: int) -> "PairsHeldOut":
-        """Return `num` of the pairs, evenly spread, or all if there are not so many. Both say how far they are to one."""
-        if num >= len(self.pairs):
-            return self
+        """Return `num` of the pairs, evenly spread, or all if there are not so many, that are written without a search.
+
+        Both say to the same one how far they are.
+        """
+        num = min(num, len(self.pairs))
         chosen = [self.pairs[at] for at in np.linspace(0, len(self.pairs) - 1, num).round().astype(int)]
+        quick = dataclasses.replace(self.decoding, num_beams=1, temperature=0.0, num_samples=1, num_texts=None)
         return PairsHeldOut(
-            self.task, chosen, self.tokenizer, self.encoding, self.tokenize, lambda *done: self.hear(*done)
+            self.task, chosen, self.tokenizer, self.encoding, self.tokenize, lambda *done: self.hear(*done), quick
         )
 
     def measure(self, model: LanguageModel, dtype: torch.dtype) -> Measured:
         """Return the loss and the measures of what the model writes; the texts stay in `outputs`."""
         loss = loss_of(model, self._plan, dtype)
         with autocast(device_of(model), dtype):
-            self.outputs = write_texts(model, self.tokenizer, self._read, self.encoding, hear=self.hear)
+            self.outputs = write_texts(model, self.tokenizer, self._read, self.encoding, self.decoding, self.hear)
         scores = measure_texts([pair.targets for pair in self.pairs], self.outputs, self.tokenize)
         self.signatures = scores.signatures
         return Measured({"loss": loss, **scores.values}, [])
@@ -274,11 +289,12 @@ def _encoding(
         max_length = backbone.max_length
     most = writing.max_target_length
     if most is None:
-        longest = max(len(ids) for ids in tokenizer.encode_batch(targets)) + 2
+        # A frame has two symbols at most, and there may be a language.
+        longest = max(len(ids) for ids in tokenizer.encode_batch(targets)) + 2 + (writing.languages is not None)
         side = getattr(backbone, "decoder", backbone).max_length
         room = max_length // 2 if joined else (side or max(max_length, longest))
         most = min(longest, room)
-    return WritingEncoding.of(backbone, tokenizer.vocabulary, max_length, most)
+    return WritingEncoding.of(backbone, tokenizer.vocabulary, max_length, most, writing.languages)
 
 
 def _labels(train: Sequence[TextPair]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from elision.atomic import write_json
 from elision.data.frame import FrameName
 from elision.errors import InputError
+from elision.generation.decoding import Decoding
 from elision.objectives import CausalLM, Classification, SequenceLM, SpanExtraction, TokenClassification
 from elision.objectives.objective import Objective
 from elision.plain import from_plain, to_plain
@@ -134,6 +135,10 @@ class WritingTask:
     """everything that was ever written in training, where that is little: then these are classes"""
     columns: PairColumns = PairColumns()
     """where the training table held what"""
+    decoding: Decoding = Decoding()
+    """how it writes, unless asked for otherwise"""
+    languages: tuple[str, str] | None = None
+    """of sources and of targets, in a model whose texts end with a symbol for theirs (mBART)"""
     type: Literal["seq2seq"] = "seq2seq"
 
     learns: ClassVar[str] = "seq2seq"
@@ -148,6 +153,8 @@ _PARTS = {
     "labels": tuple,
     "columns": lambda values: (PairColumns if "source" in values else Columns)(**values),
     "windows": lambda values: Windows(**values),
+    "decoding": lambda values: from_plain(Decoding, values, "decoding"),
+    "languages": lambda values: None if values is None else tuple(values),
     "objective": lambda values: from_plain(CausalLM | SequenceLM, values, "objective"),
 }
 

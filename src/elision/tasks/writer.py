@@ -1,14 +1,16 @@
 """A model that writes, at work: texts in, texts out."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from elision.data.batch import collate
 from elision.data.example import Example
-from elision.generate import Sampling
+from elision.generation.decode import generate_batch_ids
+from elision.generation.decoding import Decoding, Symbols, reads_first
+from elision.generation.stream import first_of
 from elision.model.language_model import LanguageModel
 from elision.tasks.batches import chunks, device_of
 from elision.tasks.fine_tuned import load_fine_tuned
@@ -39,19 +41,29 @@ class Writer:
         loaded = load_fine_tuned(path, WritingTask.learns, device)
         return Writer(loaded.model, loaded.tokenizer, loaded.task)
 
-    def write(self, sources: Iterable[str], precision: str = "auto", sampling: Sampling | None = None) -> Iterator[str]:
-        """Yield a text for each source, in order, reading ahead by a block."""
+    def write(self, sources: Iterable[str], precision: str = "auto", decoding: Decoding | None = None) -> Iterator[str]:
+        """Yield a text for each source, in order, reading ahead by a block; nothing is written of an empty source.
+
+        decoding: None = as in the fine-tuning.
+        """
         device = device_of(self.model)
         dtype = compute_dtype(precision, device)
+        task = self.task
         encoding = WritingEncoding.of(
-            self.model.backbone.settings, self.tokenizer.vocabulary, self.task.max_length, self.task.max_target_length
+            self.model.backbone.settings,
+            self.tokenizer.vocabulary,
+            task.max_length,
+            task.max_target_length,
+            task.languages,
         )
         for chunk in chunks(sources, TEXTS_AT_A_TIME):
             self.tokenizer = read_new_words(self.model.backbone, self.tokenizer, chunk)
-            examples = read_examples(chunk, self.tokenizer, encoding, Prompt(self.task.prompt))
+            full = [source for source in chunk if source.strip()]
+            examples = read_examples(full, self.tokenizer, encoding, Prompt(task.prompt))
             with autocast(device, dtype):
-                written = write_texts(self.model, self.tokenizer, examples, encoding, sampling)
-            yield from written
+                texts = write_texts(self.model, self.tokenizer, examples, encoding, decoding or task.decoding)
+            written = iter(texts)
+            yield from (next(written) if source.strip() else "" for source in chunk)
 
 
 def read_examples(
@@ -68,47 +80,36 @@ def write_texts(
     tokenizer: Tokenizer,
     examples: Sequence[Example],
     encoding: WritingEncoding,
-    sampling: Sampling | None = None,
+    decoding: Decoding,
     hear: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
-    """Return what the model writes after each of the examples, in order; `hear` is told how many are done, and of how many.
+    """Return what the model writes of each of the examples, in order; `hear` is told how many are done, and of how many.
 
     The model must be in evaluation mode.
     """
-    outputs = [""] * len(examples)
-    order = np.argsort([len(example) for example in examples], kind="stable")
-    for start in range(0, len(order), TEXTS_TOGETHER):
-        chosen = order[start : start + TEXTS_TOGETHER].tolist()
-        for at, ids in zip(chosen, _greedy(model, [examples[at] for at in chosen], encoding)):
-            outputs[at] = tokenizer.decode(ids).strip()
-        hear(start + len(chosen), len(examples))
-    return outputs
+    if not examples:
+        return []
+    symbols = Symbols.of(decoding, model, tokenizer)
+    # What an answer was trained to begin with may be a symbol that follows its text (a language).
+    symbols = dataclasses.replace(symbols, start=encoding.first)
+    prompts = [example.inputs.tolist() for example in examples]
+    if encoding.answers.joined and not reads_first(model):
+        prompts = [[*([] if encoding.first is None else [encoding.first]), *ids] for ids in prompts]
+        symbols = dataclasses.replace(symbols, start=None)
+    done = 0
 
+    def heard(count: int) -> None:
+        nonlocal done
+        done += count
+        hear(done, len(prompts))
 
-@torch.inference_mode()
-def _greedy(model: LanguageModel, examples: list[Example], encoding: WritingEncoding) -> list[list[int]]:
-    backbone, device, vocabulary = model.backbone, device_of(model), encoding.vocabulary
-    start = encoding.answers.start
-    ends = [vocabulary.require(role) for role in encoding.frame.after]
-    if encoding.answers.joined:
-        ids = [[*([] if start is None else [start]), *example.inputs.tolist()] for example in examples]
-        width = max(map(len, ids))
-        padding = torch.tensor([width - len(each) for each in ids], device=device)
-        cache = backbone.cache(padding)
-        new = torch.tensor([[0] * (width - len(each)) + each for each in ids], device=device)
-    else:
-        cache = backbone.read(collate(examples, pad_id=0, packing=False).to(device))
-        new = torch.full((len(examples), 1), ends[-1] if start is None else start, device=device)
-    written = [[] for _ in examples]
-    done = [False] * len(examples)
-    for _ in range(encoding.max_target_length):
-        hidden = backbone.continue_with(new, cache)
-        best = model.vocabulary_logits(hidden[:, -1])[:, : vocabulary.size].argmax(-1)
-        for row, token in enumerate(best.tolist()):
-            done[row] |= token in ends
-            if not done[row]:
-                written[row].append(token)
-        if all(done):
-            break
-        new = best[:, None]
-    return written
+    stops = None
+    if decoding.stop:
+
+        def stops(at: int, ids: list[int]) -> bool:
+            return first_of(tokenizer.decode(ids), decoding.stop) is not None
+
+    rows = TEXTS_TOGETHER * max(decoding.num_beams, 1)
+    written = generate_batch_ids(model, prompts, decoding, symbols, stops=stops, num_rows=rows, hear=heard)
+    texts = (tokenizer.decode(best.ids) for best, *_ in written)
+    return [text[: first_of(text, decoding.stop)].strip() for text in texts]

@@ -16,6 +16,7 @@ from elision.errors import InputError
 from elision.model.backbones import Backbone
 from elision.tasks.labelled import flat_ids
 from elision.tasks.prompt import Prompt
+from elision.text.language_symbols import language_symbols
 from elision.text.tokenizer import Tokenizer
 from elision.text.vocabulary import Vocabulary
 
@@ -39,12 +40,25 @@ class WritingEncoding:
     """tokens that are read, special symbols included; of a decoder those that it writes, too"""
     max_target_length: int
     """tokens that are written, special symbols included"""
+    languages: tuple[int, int] | None = None
+    """symbols of the languages of sources and targets, behind each: X </s> ne_NP, and decoders that begin with the last of
+    their text begin with its language (mBART)"""
 
     @staticmethod
-    def of(backbone: Backbone, vocabulary: Vocabulary, max_length: int, max_target_length: int) -> "WritingEncoding":
-        """Return the encoding that fits a backbone. Raises: InputError when the tokenizer or the lengths do not fit it."""
+    def of(
+        backbone: Backbone,
+        vocabulary: Vocabulary,
+        max_length: int,
+        max_target_length: int,
+        languages: tuple[str, str] | None = None,
+    ) -> "WritingEncoding":
+        """Return the encoding that fits a backbone.
+
+        Raises: InputError when the tokenizer, the lengths or the languages do not fit it.
+        """
         answers = backbone.answers(vocabulary)
-        frame = FRAMES["causal" if answers.joined else backbone.frame]
+        # mBART was fine-tuned with X </s> ne_NP, whatever frames BART.
+        frame = FRAMES["causal" if answers.joined or languages is not None else backbone.frame]
         for role in sorted(frame.roles):
             vocabulary.require(role)
         for name, length in (("max_length", max_length), ("max_target_length", max_target_length)):
@@ -52,7 +66,27 @@ class WritingEncoding:
                 raise InputError(f"{name} is {length}: the model has {backbone.max_length} positions")
         if max_target_length <= frame.num_symbols(False):
             raise InputError(f"max_target_length is {max_target_length}: there is no room for a token to be written")
-        return WritingEncoding(vocabulary, frame, answers, max_length, max_target_length)
+        symbols = None
+        if languages is not None:
+            if answers.joined:
+                raise InputError(
+                    f"languages {languages[0]}, {languages[1]}: only encoder-decoders have symbols for them"
+                )
+            known = language_symbols(vocabulary.symbols, languages)
+            symbols = known[languages[0]], known[languages[1]]
+        return WritingEncoding(vocabulary, frame, answers, max_length, max_target_length, symbols)
+
+    @property
+    def num_symbols(self) -> int:
+        """How many symbols stand around a source, or around a target."""
+        return self.frame.num_symbols(False) + (self.languages is not None)
+
+    @property
+    def first(self) -> int | None:
+        """The id that a decoder reads first; None = nothing."""
+        if self.answers.start is not None or self.answers.joined:
+            return self.answers.start
+        return self.vocabulary.require(self.frame.after[-1]) if self.languages is None else self.languages[1]
 
     def room(self, num_after: int) -> int:
         """Return how many tokens of a source find room (with what precedes it) before `num_after` that follow it.
@@ -63,7 +97,7 @@ class WritingEncoding:
             # The last token of the target is never read.
             room = self.max_length - num_after - (self.answers.start is not None) - (self.max_target_length - 1)
         else:
-            room = self.max_length - num_after - self.frame.num_symbols(False)
+            room = self.max_length - num_after - self.num_symbols
         if room < LEAST_SOURCE:
             written = f", {self.max_target_length} of which are kept for what is written" if self.answers.joined else ""
             raise InputError(
@@ -77,24 +111,31 @@ class WritingEncoding:
         ids = np.concatenate([source[: self.room(len(after))], after]).astype(np.int64)
         if self.answers.joined:
             return Example(ids, np.zeros(len(ids), bool))
-        return self.frame(self.vocabulary, ids)
+        return self._ended(self.frame(self.vocabulary, ids), 0)
+
+    def _ended(self, framed: Example, side: int) -> Example:
+        """Return what the frame made of a side, with its language behind it."""
+        if self.languages is None:
+            return framed
+        return Example(np.append(framed.inputs, self.languages[side]), np.append(framed.special, True))
 
     def __call__(self, source: np.ndarray, after: np.ndarray, target: np.ndarray) -> Example:
         """Return the example with its target, as the model reads it."""
-        framed = self.frame(self.vocabulary, target[: self.target_room])
+        framed = self._ended(self.frame(self.vocabulary, target[: self.target_room]), 1)
         example = dataclasses.replace(self.read(source, after), answer=framed.inputs, summary=len(framed) - 1)
         example = self.answers(example)
-        if len(target) > self.target_room and self.frame.after:
+        num_after = len(self.frame.after) + (self.languages is not None)
+        if len(target) > self.target_room and num_after:
             # Where a target was cut, its text does not end.
             targets = example.targets.copy()
-            targets[-len(self.frame.after) :] = NO_TARGET
+            targets[-num_after:] = NO_TARGET
             example = dataclasses.replace(example, targets=targets)
         return example
 
     @property
     def target_room(self) -> int:
         """How many tokens of a target find room beside the symbols that frame it."""
-        return self.max_target_length - self.frame.num_symbols(False)
+        return self.max_target_length - self.num_symbols
 
 
 class PairPlan:
@@ -127,13 +168,13 @@ class PairPlan:
         """Return how many tokens each example has as it is read (of a decoder, with what is written)."""
         sizes = np.minimum(np.diff(self._source_at), self.encoding.room(len(self._after))) + len(self._after)
         if not self.encoding.answers.joined:
-            return sizes + self.encoding.frame.num_symbols(False)
+            return sizes + self.encoding.num_symbols
         return sizes + (self.encoding.answers.start is not None) + self.target_lengths() - 1
 
     def target_lengths(self) -> np.ndarray:
         """Return how many tokens of each example are written, symbols included."""
         sizes = np.minimum(np.diff(self._target_at), self.encoding.target_room)
-        return sizes + self.encoding.frame.num_symbols(False)
+        return sizes + self.encoding.num_symbols
 
     @property
     def num_cut(self) -> tuple[int, int]:
