@@ -8,7 +8,7 @@ from typing import Any
 import elision
 from elision.loaded import Loaded
 from elision.plain import to_plain
-from elision.tasks.task import AnyTask
+from elision.tasks.task import AnyTask, WritingTask
 from elision.train.metrics import read_metrics
 
 
@@ -128,10 +128,13 @@ _READ = {
     "classify": "labelling texts",
     "tag": "tagging the words of texts",
     "answer": "finding answers to questions in texts",
+    "seq2seq": "writing texts of others",
 }
 
 
 def _labels(task: AnyTask) -> str:
+    if isinstance(task, WritingTask):
+        return f"reads `{task.prompt!r}`, {{source}} being the text, and writes up to {task.max_target_length} tokens"
     if task.learns == "answer":
         return "begin and end of an answer" + (", or none" if task.unanswerable else "")
     pairs = " of pairs of texts" if getattr(task, "pair", False) else ""
