@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from elision.tasks.seq2seq_scores import is_spaceless
+from elision.text.scripts import is_spaceless
 
 # Word pairs that are counted at most: memory is some 60 bytes for each.
 MAX_PAIRS = 6_000_000

@@ -8,13 +8,11 @@ import unicodedata
 from collections.abc import Sequence
 
 from elision.errors import InputError, nearest
+from elision.text.scripts import is_spaceless
 
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match", "loss")
 TOKENIZERS = ("auto", "13a", "intl", "char", "zh", "ko-mecab", "ja-mecab", "none")
 
-# Scripts that are written without spaces between words, by how Unicode names their letters.
-_CHINESE = ("CJK",)
-_SPACELESS = ("HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 _LETTERS_LOOKED_AT = 20_000
 
 References = Sequence[Sequence[str]]
@@ -60,6 +58,10 @@ def measure_texts(references: References, outputs: Sequence[str], tokenize: str 
     # References in streams, as sacrebleu wants them; where an output has fewer, it is told so.
     width = max(len(each) for each in references)
     streams = [[each[n] if n < len(each) else None for each in references] for n in range(width)]
+    if tokenize not in TOKENIZERS:
+        raise InputError(
+            f"tokenize is {tokenize!r}: sacrebleu has {', '.join(TOKENIZERS)}.{nearest(tokenize, list(TOKENIZERS))}"
+        )
     if tokenize == "auto":
         tokenize = words_of(references)
     try:
@@ -88,12 +90,10 @@ def words_of(references: References) -> str:
     num_letters = 0
     for texts in references:
         for letter in texts[0]:
-            if letter.isascii() or not letter.isalpha():
-                found["13a"] += letter.isalpha()
-            else:
-                name = unicodedata.name(letter, "")
-                found["zh" if name.startswith(_CHINESE) else "char" if name.startswith(_SPACELESS) else "13a"] += 1
-            num_letters += 1
+            if letter.isalpha():
+                chinese = unicodedata.name(letter, "").startswith("CJK")
+                found["zh" if chinese else "char" if is_spaceless(letter) else "13a"] += 1
+                num_letters += 1
         if num_letters > _LETTERS_LOOKED_AT:
             break
     # Japanese is written with Chinese letters too; what tells it are the others.
@@ -125,11 +125,6 @@ class UnicodeWords:
                 continue
             word += letter
         return [*words, word] if word else words
-
-
-def is_spaceless(letter: str) -> bool:
-    """Tell whether a letter is of a script that has no spaces between words."""
-    return not letter.isascii() and unicodedata.name(letter, "").startswith((*_CHINESE, *_SPACELESS))
 
 
 def _rouge(references: References, outputs: Sequence[str]) -> tuple[dict[str, float], str]:
