@@ -15,6 +15,7 @@ from elision.errors import InputError
 from elision.export.config import Config
 from elision.export.keymap import Entry, KeyMap, each_layer, module, tensor
 from elision.model.encoder_decoder import EncoderDecoder
+from elision.model.init import NormalInit
 from elision.model.position import LearnedPositions, SinusoidalPositions
 from elision.model.transformer import Transformer
 from elision.objectives import SequenceLM
@@ -153,9 +154,8 @@ def read_backbone(config: Config, base: EncoderDecoder, positions: Any) -> Encod
         "dropout": config.number("dropout", 0.1),
         "attention_dropout": config.number("attention_dropout", 0.0),
         "activation_dropout": config.number("activation_dropout", 0.0),
+        "init": NormalInit(std=config.number("init_std", 0.02)),
     }
-    if hasattr(base.encoder.init, "std"):
-        shared["init"] = dataclasses.replace(base.encoder.init, std=config.number("init_std", 0.02))
     sides = {
         side: dataclasses.replace(
             getattr(base, side),
