@@ -318,7 +318,8 @@ def test_runs_of_one_seed_agree_bit_for_bit_and_of_two_seeds_differ(name: str, s
         recipe = tiny.recipe(name, steps=3, seed=seed, microbatch_size=3)
         run = prepare_run(recipe, store_of(recipe), tmp_path / folder)
         fit(run)
-        return run.model.state_dict()
+        # Without buffers: sines are the same in every run.
+        return dict(run.model.named_parameters())
 
     first, again, other = weights("first", 1), weights("again", 1), weights("other", 2)
     assert all(torch.equal(first[tensor], again[tensor]) for tensor in first)

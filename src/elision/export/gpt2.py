@@ -14,6 +14,7 @@ from elision import recipes
 from elision.errors import InputError
 from elision.export.config import Config
 from elision.export.keymap import Entry, KeyMap, each_layer, module, tensor
+from elision.export.plain_decoder import check_settings, check_windows
 from elision.model.position import LearnedPositions
 from elision.model.transformer import Transformer
 from elision.recipe import Recipe
@@ -29,6 +30,9 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu": "gelu",
     "gelu_python": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
 }
 
 ARCHITECTURES = {
@@ -139,13 +143,14 @@ def fits(recipe: Recipe, heads: tuple[str, ...]) -> bool:
 
 def check(backbone: Transformer) -> None:
     """Raise InputError naming the first setting that Hugging Face's GPT-2 has no counterpart for."""
-    wanted = (("norm", "pre"), ("final_norm", True), ("embedding_norm", False), ("num_types", 0), ("pooler", False))
-    for field, value in wanted:
-        if getattr(backbone, field) != value:
-            raise InputError(
-                f"backbone.{field} is {getattr(backbone, field)!r}: Hugging Face's GPT-2, which causal models are "
-                f"exported as, only knows {value!r}. Train with that setting, or use the model through elision.load"
-            )
+    wanted = {"norm": "pre", "final_norm": True, "biases": "all", "scale_attention": True, "scale_embeddings": False}
+    check_settings(backbone, "GPT-2", wanted)
+    check_windows(backbone, "GPT-2")
+    if not isinstance(backbone.positions, LearnedPositions):
+        raise InputError(
+            f"backbone.positions is {type(backbone.positions).__name__}: Hugging Face's GPT-2, which this model is exported "
+            f"as, only knows LearnedPositions. Train with those, or use the model through elision.load"
+        )
 
 
 def write_config(
@@ -161,12 +166,12 @@ def write_config(
         "n_head": backbone.num_heads,
         "n_inner": backbone.feedforward_size,
         "n_positions": backbone.max_length,
-        "activation_function": {"gelu_tanh": "gelu_new", "gelu": "gelu"}[backbone.activation],
+        "activation_function": {"gelu_tanh": "gelu_new"}.get(backbone.activation, backbone.activation),
         "embd_pdrop": backbone.dropout,
         "resid_pdrop": backbone.dropout,
         "attn_pdrop": backbone.attention_dropout,
         "layer_norm_epsilon": backbone.norm_eps,
-        "initializer_range": backbone.init.std,
+        "initializer_range": getattr(backbone.init, "std", 0.02),
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "bos_token_id": vocabulary.bos,

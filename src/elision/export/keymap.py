@@ -19,7 +19,8 @@ class Entry:
     `transposed`: matrices lie there with inputs first (GPT-2's Conv1D). `shape`: what is one dimension of ours is several
     there, after any transposition (XLNet's heads and channels); None = as ours. `num_heads`: queries, keys and values lie
     there head by head, each head's three one after another (DeBERTa's in_proj); 0 = all queries first, as ours. `sizes`: how
-    many of our rows each part has, where they differ (grouped queries have fewer keys and values); () = equal parts.
+    many of our rows each part has, where they differ (grouped queries have fewer keys and values); () = equal parts. `value`:
+    what it always is here, where it has no name there because they compute it (CTRL's sines).
     """
 
     ours: str
@@ -28,9 +29,11 @@ class Entry:
     shape: tuple[int, ...] | None = None
     num_heads: int = 0
     sizes: tuple[int, ...] = ()
+    value: Tensor | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         assert len(self.sizes) in (0, len(self.theirs)), f"{self.ours}: {len(self.theirs)} names, sizes {self.sizes}"
+        assert bool(self.theirs) == (self.value is None), f"{self.ours}: either it has names there or a value here"
 
     def parts(self, num_rows: int) -> tuple[int, ...]:
         """Return how many rows of ours, of `num_rows` in all, each part has."""
@@ -72,11 +75,21 @@ class KeyMap:
         self.theirs = frozenset(name for entry in self.entries for name in entry.theirs)
 
     def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rename, split and transpose our tensors, weights or gradients; every one must be in the table."""
+        """Rename, split and transpose our tensors, weights or gradients.
+
+        Raises: InputError naming tensors that the layout has no place for (a head with a bias of its own, say).
+        """
         known = {entry.ours for entry in self.entries}
-        assert ours.keys() == known, f"not in the table: {sorted(ours.keys() ^ known)}"
+        assert known <= ours.keys(), f"not in the model: {sorted(known - ours.keys())}"
+        if foreign := sorted(ours.keys() - known):
+            raise InputError(
+                f"Hugging Face's class has no place for {_some(foreign)}: use the model through elision.load, or train it "
+                f"without them"
+            )
         theirs: dict[str, Tensor] = {}
         for entry in self.entries:
+            if entry.value is not None:
+                continue
             whole = ours[entry.ours]
             for name, part in zip(entry.theirs, whole.split(entry.parts(len(whole))), strict=True):
                 lying = part.T if entry.transposed else part
@@ -98,6 +111,9 @@ class KeyMap:
             )
         ours: dict[str, Tensor] = {}
         for entry in self.entries:
+            if entry.value is not None:
+                ours[entry.ours] = entry.value.to(next(iter(theirs.values())).dtype)
+                continue
             wanted = shapes[entry.ours]
             parts = []
             for name, num_rows in zip(entry.theirs, entry.parts(wanted[0]), strict=True):

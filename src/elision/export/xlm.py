@@ -157,14 +157,15 @@ def read_recipe(name: str, backbone: Transformer, heads: tuple[str, ...]) -> Rec
 
 
 def fits(recipe: Recipe, heads: tuple[str, ...]) -> bool:
-    """Tell whether this is the layout for such a model: language embeddings, or an output layer of table and bias."""
+    """Tell whether this is the layout for such a model: language embeddings, or an output layer of table and bias over norms
+    after each sublayer."""
     if not isinstance(recipe.backbone, Transformer) or any(isinstance(each, MaskedLM) for each in recipe.objectives):
         return False
     if recipe.backbone.visibility == "causal" and heads == ("classification",):
         # Their classifier reads the first token, which has seen nothing in a causal model; ours reads the last.
         return False
     biased = any(isinstance(each, TiedLM) or (isinstance(each, CausalLM) and each.bias) for each in recipe.objectives)
-    return biased or recipe.backbone.num_languages > 1
+    return (biased and recipe.backbone.norm == "post") or recipe.backbone.num_languages > 1
 
 
 def check(backbone: Transformer) -> None:

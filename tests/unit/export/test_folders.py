@@ -136,7 +136,7 @@ def test_the_card_tells_recipe_data_measures_and_command(tmp_path: Path) -> None
         ({"num_attention_heads": 5, "n_head": 5}, "hidden_size 32 is not a multiple of num_heads 5"),
         ({"hidden_size": "wide", "n_embd": "wide"}, "is 'wide'; expected a whole number"),
         ({"add_cross_attention": True}, "add_cross_attention is True; only False"),
-        ({"hidden_act": "silu", "activation_function": "silu"}, "is 'silu'; supported are"),
+        ({"hidden_act": "mish", "activation_function": "mish"}, "is 'mish'; supported are"),
     ],
 )
 def test_a_config_that_cannot_be_expressed_is_refused_naming_the_field(
