@@ -312,7 +312,7 @@ class TransformerModel(OverTokenTable):
         if self.project is not None:
             hidden_BTD = self.project(hidden_BTD)
         whole = length == 1 or (begin == 0 and settings.visibility == "prefix")
-        reads = Reading(EVERYTHING, source=cache.source)
+        reads = Reading(EVERYTHING, source=cache.source, source_visible=EVERYTHING)
         if cache.source_seen is not None:
             reads.source_visible = Visible(cache.source_seen[:, None, None, :])
         if self.rotary is not None:
