@@ -38,6 +38,7 @@ SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "num_heads": 2,
     "head_size": 24,
+    "num_key_value_heads": 1,
     "feedforward_size": 64,
     "cell_size": 48,
     "filters": ((1, 8), (2, 8), (3, 16)),
@@ -66,15 +67,19 @@ SIZES: dict[str, Any] = {
 def shrunk(part: Any, **settings: Any) -> Any:
     """Return a recipe (or a part of one) with the same parts at the sizes above; `settings` sets fields by name.
 
-    The width of heads only where the recipe says it: it need not follow from that of the model.
+    The width and the sharing of heads only where the recipe says them: neither need follow from the width of the model.
+    What a layer sees, where it does not see everything, is a part of an example here too.
     """
     if isinstance(part, tuple):
         return tuple(shrunk(item, **settings) for item in part)
     if not dataclasses.is_dataclass(part):
         return part
     wanted = SIZES | settings
-    if getattr(part, "head_size", None) is None:
-        wanted.pop("head_size")
+    for optional in ("head_size", "num_key_value_heads"):
+        if getattr(part, optional, None) is None:
+            wanted.pop(optional)
+    if getattr(part, "windows", ()):
+        wanted["windows"] = tuple(window and 7 for window in part.windows)
     fields = {
         field.name: wanted[field.name] if field.name in wanted else shrunk(getattr(part, field.name), **settings)
         for field in dataclasses.fields(part)

@@ -1,4 +1,5 @@
-"""Recipes: one file for each paper. A public function of such a file that returns a Recipe is one of its sizes.
+"""Recipes: one file for each paper. A public function of such a file that returns a Recipe is one of its sizes; one whose
+name begins with a digit is that of a function with `size_` before it (size_7b).
 
 The files are the registration: `names()` lists what lies in this folder.
 """
@@ -15,7 +16,7 @@ from elision.recipe import Recipe
 def names() -> list[str]:
     """Return the name of every recipe and size, such as 'bert-tiny', grouped by paper, in the order of its file."""
     return [
-        f"{module.name}-{size}".replace("_", "-")
+        f"{module.name}-{_spoken(size)}".replace("_", "-")
         for module in pkgutil.iter_modules(__path__)
         for size in _sizes(module.name)
     ]
@@ -36,7 +37,7 @@ def get(name: str) -> Recipe:
         prefix = f"{module.name}-".replace("_", "-")
         if wanted.startswith(prefix):
             for size in _sizes(module.name):
-                if size.replace("_", "-") == wanted.removeprefix(prefix):
+                if _spoken(size) == wanted.removeprefix(prefix):
                     return getattr(_module(module.name), size)()
     raise AssertionError(wanted)
 
@@ -54,6 +55,10 @@ def _begins(name: str, module: str) -> bool:
 
 def _module(name: str) -> object:
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def _spoken(size: str) -> str:
+    return size.removeprefix("size_").replace("_", "-")
 
 
 def _sizes(name: str) -> list[str]:
