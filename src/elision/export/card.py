@@ -95,6 +95,7 @@ _TASKS = {
     "ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
     "WithLMHeadModel": ("fill-mask", "AutoModelForMaskedLM"),
     "LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
+    "ForCausalLM": ("text-generation", "AutoModelForCausalLM"),
     "ForConditionalGeneration": ("text2text-generation", "AutoModelForSeq2SeqLM"),
     "ForNextSentencePrediction": ("feature-extraction", "AutoModelForNextSentencePrediction"),
     "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),

@@ -15,7 +15,7 @@ from elision.export.weights import read_weights
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
 from elision.tasks.task import AnyTask, save_task
-from elision.text.tokenizer import ByteLevelBPE, Tokenizer, TokenizerSpec, Unigram, WordPiece
+from elision.text.tokenizer import ByteLevelBPE, SentencePieceBPE, Tokenizer, TokenizerSpec, Unigram, WordPiece
 from elision.train.checkpoint import WEIGHTS
 
 
@@ -157,6 +157,8 @@ def _spec(tokenizer: Tokenizer) -> TokenizerSpec:
         return WordPiece(vocab_size=size, lowercase=lowercase)
     if kind == "Unigram":
         return Unigram(vocab_size=size, lowercase=lowercase)
+    if kind == "BPE" and tokenizer.raw.model.byte_fallback:
+        return SentencePieceBPE(vocab_size=size)
     if "mask" not in tokenizer.roles:
         return ByteLevelBPE(vocab_size=size, layout="gpt2")
     return ByteLevelBPE(vocab_size=size, layout="xlm" if tokenizer.roles.get("cls") == "</s>" else "roberta")

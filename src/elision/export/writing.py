@@ -18,6 +18,7 @@ from elision.export import bilm, card, classifier, families, generators
 from elision.loaded import Loaded
 from elision.model.backbones import Backbone
 from elision.model.elmo import Elmo
+from elision.tasks.task import WritingTask
 
 # Its presence says that a folder was written here and may be written again. Nothing else copies it along.
 MARK = "elision.json"
@@ -90,21 +91,23 @@ def _write_part(
     loaded: Loaded, part: generators.Part, family: ModuleType, folder: Path, dtype: str, facts: card.Facts, name: str
 ) -> str:
     """Write one model of an export into a folder; returns the name of its class."""
-    tokenizer, task = loaded.tokenizer, loaded.task
+    # What was taught to write is a language model like any other.
+    tokenizer, task = loaded.tokenizer, None if isinstance(loaded.task, WritingTask) else loaded.task
     backbone = classifier.without_pooler(part.recipe.backbone, task)
     state = part.state
     if backbone is not part.recipe.backbone:
         state = {name: value for name, value in state.items() if not name.startswith("backbone.pooler.")}
     tensors = family.key_map(backbone, part.heads).to_theirs(state)
     family.complete(tensors, backbone)
+    table = family.token_table(part.heads) if hasattr(family, "token_table") else family.TOKEN_TABLE
     if task is not None:
         tokenizer = classifier.frame(tokenizer, backbone)
-        classifier.make_room(tensors, family.TOKEN_TABLE, tokenizer.vocabulary.size)
+        classifier.make_room(tensors, table, tokenizer.vocabulary.size)
     if dtype != "stored":
         tensors = {name: value.to(DTYPES[dtype]) for name, value in tensors.items()}
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     vocabulary = tokenizer.vocabulary
-    config = family.write_config(backbone, part.heads, tensors[family.TOKEN_TABLE].shape[0], vocabulary)
+    config = family.write_config(backbone, part.heads, tensors[table].shape[0], vocabulary)
     if languages := loaded.recipe.languages:
         config["lang2id"] = {language: number for number, language in enumerate(languages)}
         config["id2lang"] = {str(number): language for number, language in enumerate(languages)}
