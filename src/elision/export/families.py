@@ -5,13 +5,24 @@ from types import ModuleType
 from elision.errors import InputError
 from elision.export import (
     albert,
+    bart,
     bert,
+    blenderbot,
+    ctrl,
     deberta,
     deberta_v2,
     distilbert,
     electra,
     gpt2,
+    gpt_neo,
+    gpt_neox,
+    llama,
+    mbart,
+    mistral,
+    mt5,
+    openai_gpt,
     roberta,
+    t5,
     xlm,
     xlm_roberta,
     xlnet,
@@ -23,7 +34,30 @@ from elision.objectives.adaptive_lm import AdaptiveLM
 from elision.recipe import Recipe
 
 # The particular before the general: `fits` of the last ones takes what no other wants.
-FAMILIES = (xlnet, xlm, deberta, deberta_v2, gpt2, xlm_roberta, roberta, distilbert, electra, albert, bert)
+FAMILIES = (
+    mt5,
+    t5,
+    xlnet,
+    xlm,
+    deberta,
+    deberta_v2,
+    openai_gpt,
+    gpt_neo,
+    ctrl,
+    llama,
+    mistral,
+    gpt_neox,
+    gpt2,
+    mbart,
+    blenderbot,
+    bart,
+    xlm_roberta,
+    roberta,
+    distilbert,
+    electra,
+    albert,
+    bert,
+)
 
 
 def of_config(config: Config) -> ModuleType:
@@ -50,6 +84,11 @@ def of_recipe(recipe: Recipe, heads: tuple[str, ...]) -> ModuleType:
         )
     if any(isinstance(objective, AdaptiveLM) for objective in recipe.objectives):
         raise InputError("Hugging Face has no class with an adaptive softmax: pretrain with CausalLM to export")
-    family = next(family for family in FAMILIES if family.fits(recipe, heads))
+    family = next((family for family in FAMILIES if family.fits(recipe, heads)), None)
+    if family is None:
+        raise InputError(
+            f"Hugging Face has no class for {recipe.name}: an encoder and a decoder with these positions and this output layer. "
+            f"Use the run's folder as it is, elision.load reads it"
+        )
     family.check(recipe.backbone)
     return family
