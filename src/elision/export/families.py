@@ -17,6 +17,7 @@ from elision.export import (
     gpt_neo,
     gpt_neox,
     llama,
+    marian,
     mbart,
     mistral,
     mt5,
@@ -50,6 +51,7 @@ FAMILIES = (
     gpt2,
     mbart,
     blenderbot,
+    marian,
     bart,
     xlm_roberta,
     roberta,
@@ -87,8 +89,9 @@ def of_recipe(recipe: Recipe, heads: tuple[str, ...]) -> ModuleType:
     family = next((family for family in FAMILIES if family.fits(recipe, heads)), None)
     if family is None:
         raise InputError(
-            f"Hugging Face has no class for {recipe.name}: an encoder and a decoder with these positions and this output layer. "
-            f"Use the run's folder as it is, elision.load reads it"
+            f"Hugging Face has no class for a model like {recipe.name} ({type(recipe.backbone).__name__}, visibility "
+            f"{recipe.backbone.visibility!r}, with its positions and its output layer): use the run's folder as it is, "
+            f"elision.load reads it"
         )
     family.check(recipe.backbone)
     return family
