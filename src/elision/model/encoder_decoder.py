@@ -4,8 +4,9 @@ B rows, S places of the encoder's side, T places of the decoder's, D hidden size
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, Self
 
+import torch
 from torch import Tensor, nn
 
 from elision.data.answers import Answers
@@ -29,8 +30,9 @@ class EncoderDecoder:
     """the stack that reads; bidirectional"""
     decoder: Transformer
     """the stack that writes; causal"""
-    start: Literal["last", "pad", "bos"] = "last"
-    """what the decoder reads first: the last token of what it is to write (BART's </s>, mBART's language), or a symbol"""
+    start: Literal["last", "pad", "bos", "zero"] = "last"
+    """what the decoder reads first: the last token of what it is to write (BART's </s>, mBART's language), or a symbol; zero =
+    the padding, the last symbol of the vocabulary, whose vector is and stays 0 (Marian)"""
     frame: FrameName = "roberta"
     """how fine-tuning frames what is read and what is written"""
     classifier: Literal["tanh", "gelu", "relu", "none"] = "tanh"
@@ -133,7 +135,16 @@ class EncoderDecoder:
 
     def answers(self, vocabulary: Vocabulary) -> Answers:
         """Return how it reads examples with an answer. Raises: InputError when the symbol that starts one is missing."""
-        return Answers(start=None if self.start == "last" else vocabulary.require(self.start))
+        if self.start == "last":
+            return Answers()
+        start = vocabulary.require("pad" if self.start == "zero" else self.start)
+        if self.start == "zero" and start != vocabulary.size - 1:
+            raise InputError(
+                f"backbone.start is 'zero', which makes the vector of the last symbol ({vocabulary.size - 1}) zero, but the "
+                f"tokenizer's padding is symbol {start}: train one with `elision prepare --tokenizer unigram --layout marian`, "
+                f"or set backbone.start to 'pad'"
+            )
+        return Answers(start=start)
 
     def visible(self, batch: Batch) -> Visible:
         """Return who sees whom on the decoder's side."""
@@ -174,6 +185,16 @@ class EncoderDecoderModel(OverTokenTable):
         self.encoder = TransformerModel(settings.encoder, vocab_size)
         self.decoder = TransformerModel(settings.decoder, vocab_size, crosses=True)
         self.decoder.embeddings.tie_to(self.encoder.embeddings)
+        if settings.start == "zero":
+            with torch.no_grad():
+                self.embeddings.tokens.weight[-1].zero_()
+            _hold_last_row(self.embeddings.tokens.weight)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the module to training or evaluation."""
+        if mode and self.settings.start == "zero":
+            _hold_last_row(self.embeddings.tokens.weight)
+        return super().train(mode)
 
     @property
     def embeddings(self) -> Embeddings:
@@ -235,3 +256,15 @@ class EncoderDecoderModel(OverTokenTable):
     def continue_with(self, inputs_BT: Tensor, cache: Cache) -> Tensor:
         """Return the decoder's states [B, T, D] of T tokens that follow those in the cache, which takes them in."""
         return self.decoder.continue_with(inputs_BT, cache)
+
+
+def _hold_last_row(table: nn.Parameter) -> None:
+    """Have no gradient reach the last row of a table, neither as an input nor as an output."""
+    # A copy of a parameter, or one on another device, has neither the hook nor the mark.
+    if not getattr(table, "holds_last_row", False):
+        table.register_post_accumulate_grad_hook(_forget_last_row)
+        table.holds_last_row = True
+
+
+def _forget_last_row(table: Tensor) -> None:
+    table.grad[-1].zero_()

@@ -124,4 +124,29 @@ class SmallInit:
                     set_norm_(child)
 
 
-Init = NormalInit | WidthInit | T5Init | SmallInit
+# Linear layers that hold several matrices, and how many.
+_MATRICES = {"query_key_value": 3, "key_value": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class GlorotInit:
+    """Every matrix uniform within sqrt(6 / (inputs + outputs)) (Glorot & Bengio 2010; Vaswani et al. 2017's code, Marian);
+    queries, keys and values are matrices of their own. Embeddings normal with std width^-1/2; biases 0, norms 1 and 0."""
+
+    def apply_(self, module: nn.Module, num_layers: int = 0) -> None:
+        """Fill every tensor of `module`, in the order of its parameters, from PyTorch's global generator."""
+        with torch.no_grad():
+            for name, child in module.named_modules():
+                if isinstance(child, nn.Linear):
+                    num_outputs = child.out_features / _MATRICES.get(name.rpartition(".")[2], 1)
+                    bound = math.sqrt(6 / (child.in_features + num_outputs))
+                    nn.init.uniform_(child.weight, -bound, bound)
+                    if child.bias is not None:
+                        child.bias.zero_()
+                elif isinstance(child, nn.Embedding):
+                    nn.init.normal_(child.weight, std=child.embedding_dim**-0.5)
+                elif isinstance(child, nn.LayerNorm | RMSNorm):
+                    set_norm_(child)
+
+
+Init = NormalInit | WidthInit | T5Init | SmallInit | GlorotInit

@@ -93,10 +93,10 @@ def sinusoids(
 ) -> Tensor:
     """Return the table of `SinusoidalPositions`, float32 [num_positions, width]."""
     steps = width if divisor == "half" else max(width - 2, 1)
-    angle_PI = torch.arange(num_positions)[:, None] * torch.exp(
-        torch.arange(0, width, 2) * (-math.log(10000.0) / steps)
-    )
-    sines_PI, cosines_PI = torch.sin(angle_PI), torch.cos(angle_PI[:, : width // 2])
+    # In float64: the angle of a far position has few digits left behind the point in float32.
+    exact = torch.arange(max(num_positions, width), dtype=torch.float64)
+    angle_PI = exact[:num_positions, None] * torch.exp(exact[:width:2] * (-math.log(10000.0) / steps))
+    sines_PI, cosines_PI = torch.sin(angle_PI).float(), torch.cos(angle_PI[:, : width // 2]).float()
     if layout == "halves":
         return torch.cat([sines_PI, cosines_PI], 1)
     table_PD = torch.empty(num_positions, width)
