@@ -29,10 +29,10 @@ from elision.train.settings import Train
 
 
 def tiny() -> Recipe:
-    """Ours, for small machines: 2 + 2 layers of width 256, 8,000 symbols, up to 64 tokens a side."""
+    """Ours, for small machines: 2 + 2 layers of width 128, 8,000 symbols, up to 64 tokens a side."""
     return _marian(
-        "marian-tiny", num_layers=2, hidden_size=256, num_heads=4, vocab_size=8000, max_length=64, dropout=0.2,
-        batch_size=128, steps=3000, learning_rate=1e-3, warmup=400,
+        "marian-tiny", num_layers=2, hidden_size=128, num_heads=4, vocab_size=8000, max_length=64,
+        batch_size=64, steps=10_000, learning_rate=2e-3, warmup=400,
     )  # fmt: skip
 
 
