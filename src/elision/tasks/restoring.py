@@ -38,13 +38,14 @@ class Restored:
             self.nats += float(F.cross_entropy(logits_NV, part_N, reduction="sum"))
             self.right += int((logits_NV.argmax(-1) == part_N).sum())
         self.num += len(targets_N)
-        self.copied_right += int((copied(batch)[is_text_N.cpu().numpy()] == targets_N.cpu().numpy()).sum())
+        self.copied_right += int((copied(batch, special)[is_text_N.cpu().numpy()] == targets_N.cpu().numpy()).sum())
 
 
-def copied(batch: Batch) -> np.ndarray:
+def copied(batch: Batch, special: np.ndarray) -> np.ndarray:
     """Return the token that copying from the inputs would write at each target, int [N]; -1 where there is none to copy.
 
-    It is what follows, in the inputs, the last two tokens written, or else the last; at the beginning the first input.
+    It is what follows, in the inputs, the last two tokens written, or else the last; at the beginning the first of
+    the inputs that is text.
 
     A worked example: after 10 11 12 2 was read, copying writes 10 first, 11 after 10, and nothing after 20.
     """
@@ -56,7 +57,7 @@ def copied(batch: Batch) -> np.ndarray:
         row, column = divmod(place, width)
         document = int(documents[row, column])
         if (row, document) not in sources:
-            sources[row, document] = _followers(_source(batch, row, document))
+            sources[row, document] = _followers(_source(batch, row, document), special)
         first, followers = sources[row, document]
         if _begins(batch, row, column, documents):
             found[number] = first
@@ -82,11 +83,11 @@ def _source(batch: Batch, row: int, document: int) -> list[int]:
     return batch.inputs[row][there].tolist()
 
 
-def _followers(source: list[int]) -> tuple[int, dict[tuple[int, ...], int]]:
-    """Return the first token, and what follows each token and each two tokens where they first stand."""
+def _followers(source: list[int], special: np.ndarray) -> tuple[int, dict[tuple[int, ...], int]]:
+    """Return the first token of text, and what follows each token and each two tokens where they first stand."""
     followers: dict[tuple[int, ...], int] = {}
     for at in range(len(source) - 1):
         followers.setdefault((source[at],), source[at + 1])
         if at:
             followers.setdefault((source[at - 1], source[at]), source[at + 1])
-    return (source[0] if source else -1), followers
+    return next((token for token in source if not special[token]), -1), followers

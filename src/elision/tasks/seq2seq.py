@@ -11,29 +11,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import elision
-from elision.atomic import write_text
 from elision.errors import InputError
 from elision.generation.decoding import Decoding
 from elision.loaded import Loaded
 from elision.model.language_model import LanguageModel
 from elision.objectives import CausalLM, SequenceLM
-from elision.tasks.batches import device_of, in_batches
-from elision.tasks.dictionary import Dictionary, words
-from elision.tasks.finetune import Baseline, FineTune, Measured, Prepared, Result, finetune, fingerprint
+from elision.tasks.finetune import Baseline, FineTune, Prepared, Result, finetune, fingerprint
+from elision.tasks.pairs_held_out import PairsHeldOut, write_predictions
 from elision.tasks.pairs_of_text import PairColumns, TextPair
 from elision.tasks.prompt import FOR_DECODERS, FOR_ENCODERS, Prompt
-from elision.tasks.seq2seq_scores import TextScores, check_text_metric, measure_texts
+from elision.tasks.seq2seq_scores import check_text_metric
 from elision.tasks.task import WritingTask
-from elision.tasks.writer import read_examples, write_texts
+from elision.tasks.trivial_writers import trivial_writers
 from elision.tasks.writing import PairPlan, WritingEncoding
-from elision.text.sentences import split_sentences
 from elision.text.tokenizer import Tokenizer
 from elision.train.loop import Progress, Run
-from elision.train.precision import autocast
 
 PREDICTIONS = "predictions.jsonl"
 TEST_PREDICTIONS = "test-predictions.jsonl"
@@ -145,7 +140,7 @@ def prepare(
         languages=writing.languages,
     )
     held_out = PairsHeldOut(task, valid, tokenizer, encoding, writing.tokenize)
-    beside = _trivial_writers(examples, valid, labels, writing.tokenize)
+    beside = trivial_writers(examples, valid, labels, writing.tokenize)
     best = max(beside, key=lambda name: beside[name].get(metric, 0.0))
     baseline_metric = metric if metric in beside[best] else "chrf"
 
@@ -161,7 +156,7 @@ def prepare(
         if test:
             tested = PairsHeldOut(task, test, tokenizer, encoding, writing.tokenize, hear=held_out.hear)
             more["test"] = {"num": len(test), "metrics": tested.measure(model, dtype).metrics}
-            more["test"]["beside"] = _trivial_writers(examples, test, labels, writing.tokenize)
+            more["test"]["beside"] = trivial_writers(examples, test, labels, writing.tokenize)
             write_predictions(tested, folder / TEST_PREDICTIONS)
         return more
 
@@ -208,76 +203,6 @@ def writing_objective(loaded: Loaded, label_smoothing: float | None = None) -> C
     return dataclasses.replace(objective, label_smoothing=label_smoothing)
 
 
-class PairsHeldOut:
-    """Held-out pairs: the loss of their first references, and how good what the model writes is by all of them."""
-
-    def __init__(
-        self,
-        task: WritingTask,
-        pairs: Sequence[TextPair],
-        tokenizer: Tokenizer,
-        encoding: WritingEncoding,
-        tokenize: str,
-        hear: Callable[[int, int], None] = lambda done, total: None,
-        decoding: Decoding | None = None,
-    ):
-        self.decoding = decoding or task.decoding
-        self.task, self.pairs, self.tokenizer, self.encoding = task, pairs, tokenizer, encoding
-        self.tokenize, self.hear = tokenize, hear
-        self.outputs: list[str] = []
-        self.signatures: tuple[str, ...] = ()
-        prompt = Prompt(task.prompt)
-        self._plan = PairPlan([(pair.source, pair.targets[0]) for pair in pairs], tokenizer, encoding, prompt)
-        self._read = read_examples([pair.source for pair in pairs], tokenizer, encoding, prompt)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def part(self, num: int) -> "PairsHeldOut":
-        """Return `num` of the pairs, evenly spread, or all if there are not so many, that are written without a search.
-
-        Both say to the same one how far they are.
-        """
-        num = min(num, len(self.pairs))
-        chosen = [self.pairs[at] for at in np.linspace(0, len(self.pairs) - 1, num).round().astype(int)]
-        quick = dataclasses.replace(self.decoding, num_beams=1, temperature=0.0, num_samples=1, num_texts=None)
-        return PairsHeldOut(
-            self.task, chosen, self.tokenizer, self.encoding, self.tokenize, lambda *done: self.hear(*done), quick
-        )
-
-    def measure(self, model: LanguageModel, dtype: torch.dtype) -> Measured:
-        """Return the loss and the measures of what the model writes; the texts stay in `outputs`."""
-        loss = loss_of(model, self._plan, dtype)
-        with autocast(device_of(model), dtype):
-            self.outputs = write_texts(model, self.tokenizer, self._read, self.encoding, self.decoding, self.hear)
-        scores = measure_texts([pair.targets for pair in self.pairs], self.outputs, self.tokenize)
-        self.signatures = scores.signatures
-        return Measured({"loss": loss, **scores.values}, [])
-
-
-@torch.no_grad()
-def loss_of(model: LanguageModel, plan: PairPlan, dtype: torch.dtype = torch.float32) -> float:
-    """Return the mean loss of a written token, in nats; the model must be in evaluation mode."""
-    (objective,) = model.objectives
-    total, count = 0.0, 0
-    device = device_of(model)
-    for batch in in_batches([plan.example(index) for index in range(len(plan))], device):
-        with autocast(device, dtype):
-            terms, _ = model(batch)
-        total += float(terms[objective.name].sum)
-        count += terms[objective.name].count
-    return total / max(1, count)
-
-
-def write_predictions(held_out: PairsHeldOut, path: Path) -> None:
-    """Write source, references and output of every pair as JSON lines."""
-    lines = (
-        json.dumps({"source": pair.source, "references": list(pair.targets), "output": output}, ensure_ascii=False)
-        for pair, output in zip(held_out.pairs, held_out.outputs, strict=True)
-    )
-    write_text(path, "".join(f"{line}\n" for line in lines))
-
-
 def _encoding(
     loaded: Loaded, settings: FineTune, writing: Writing, tokenizer: Tokenizer, targets: list[str]
 ) -> WritingEncoding:
@@ -305,29 +230,6 @@ def _labels(train: Sequence[TextPair]) -> tuple[str, ...]:
     if not 2 <= len(counts) <= MOST_LABELS or len(train) < LEAST_ROWS_PER_LABEL * len(counts):
         return ()
     return tuple(label for label, _ in counts.most_common())
-
-
-def _trivial_writers(
-    train: Sequence[tuple[str, str]], valid: Sequence[TextPair], labels: tuple[str, ...], tokenize: str
-) -> dict[str, dict[str, float]]:
-    """Return, by name, the measures of what writes without having learned much."""
-    references, sources = [pair.targets for pair in valid], [pair.source for pair in valid]
-    if labels:
-        found = {"the commonest target": [labels[0]] * len(valid)}
-    else:
-        found = {"copying the source": sources}
-        read, written = (np.mean([len(words(pair[side])) for pair in train[:200]]) for side in (0, 1))
-        if read > 2 * written:
-            # A summary: the usual rival is how the document begins.
-            found["the first sentence"] = [(split_sentences(source) or [source])[0] for source in sources]
-        elif written < 2 * read:
-            translate = Dictionary.fit(train)
-            found["a dictionary, word by word"] = [translate(source) for source in sources]
-    return {name: _values(measure_texts(references, outputs, tokenize)) for name, outputs in found.items()}
-
-
-def _values(scores: TextScores) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in scores.values.items()}
 
 
 def _notes(plan: PairPlan, task: WritingTask, joined: bool) -> tuple[str, ...]:

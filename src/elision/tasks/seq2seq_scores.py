@@ -11,6 +11,8 @@ from elision.errors import InputError, nearest
 from elision.text.scripts import is_spaceless
 
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match", "loss")
+# Where only few different texts are written.
+LABEL_METRICS = ("accuracy", "macro_f1")
 TOKENIZERS = ("auto", "13a", "intl", "char", "zh", "ko-mecab", "ja-mecab", "none")
 
 _LETTERS_LOOKED_AT = 20_000
@@ -27,7 +29,7 @@ class TextScores:
 
 
 def check_text_metric(metric: str | None, labels: bool) -> str:
-    """Return the measure that picks the best checkpoint: that of the user, else exact match for labels and chrF for texts.
+    """Return the measure that picks the best checkpoint: that of the user, else accuracy for labels and chrF for texts.
 
     Raises: InputError when there is no such measure, or the scorers are not installed.
     """
@@ -37,11 +39,10 @@ def check_text_metric(metric: str | None, labels: bool) -> str:
                 f"written texts are measured by {module}, which is not installed: pip install 'elision[seq2seq]'"
             )
     if metric is None:
-        return "exact_match" if labels else "chrf"
-    if metric not in METRICS:
-        raise InputError(
-            f"metric is {metric!r}: written texts have {', '.join(METRICS)}.{nearest(metric, list(METRICS))}"
-        )
+        return "accuracy" if labels else "chrf"
+    known = [*METRICS, *(LABEL_METRICS if labels else ())]
+    if metric not in known:
+        raise InputError(f"metric is {metric!r}: these texts have {', '.join(known)}.{nearest(metric, known)}")
     return metric
 
 

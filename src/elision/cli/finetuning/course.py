@@ -134,7 +134,8 @@ def number(name: str, value: float) -> str:
     return f"{value:.2f}" if name in ("bleu", "chrf", "rouge1", "rouge2", "rougeL") else f"{value:.4f}"
 
 
-def _table(result: Result, num_valid: int) -> None:
+def show_classes(result: Result) -> None:
+    """Show how each class fared, where there are classes."""
     from rich.table import Table
 
     if result.by_class:
@@ -148,6 +149,12 @@ def _table(result: Result, num_valid: int) -> None:
             numbers = (f"{value:.3f}" for value in (line.precision, line.recall, line.f1))
             table.add_row(line.label, *numbers, f"{line.num_rows:,}")
         console.print(table)
+
+
+def _table(result: Result, num_valid: int) -> None:
+    from rich.table import Table
+
+    show_classes(result)
     table = Table(
         title=f"held out, {num_valid:,} rows", title_justify="left", show_header=False, box=None, padding=(0, 2)
     )

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import tyro
 
-from elision.cli.finetuning.course import Course, View, follow, number
+from elision.cli.finetuning.course import Course, View, follow, number, show_classes
 from elision.errors import InputError
 from elision.progress import console, task
 from elision.tasks.finetune import Result
+from elision.tasks.pairs_held_out import PairsHeldOut
 from elision.tasks.pairs_of_text import PairColumns, TextPair, read_pairs
-from elision.tasks.seq2seq import PREDICTIONS, TEST_PREDICTIONS, PairsHeldOut, Writing, prepare
+from elision.tasks.seq2seq import PREDICTIONS, TEST_PREDICTIONS, Writing, prepare
 from elision.tasks.split import hold_out
 
 NUM_SHOWN = 3
@@ -119,6 +120,7 @@ def _introduce(sources: Sequence[str], pairs: list[TextPair], columns: PairColum
 
 def _show(result: Result, num_valid: int) -> None:
     """Show the measures beside those of trivial writers, how they were counted, and some of the texts."""
+    show_classes(result)
     _measures(f"held out, {num_valid:,} pairs", result.metrics, result.more["beside"], result.task.metric)
     if "test" in result.more:
         test = result.more["test"]
