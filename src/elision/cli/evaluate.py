@@ -14,6 +14,7 @@ from elision.errors import InputError
 from elision.progress import quantity, task
 from elision.tasks.evaluate import Evaluation, Measured, evaluate_model
 from elision.tasks.memory import set_memory
+from elision.tasks.task import FILE, WritingTask, load_task
 from elision.train.precision import choose_device
 
 NAMES = {
@@ -83,7 +84,9 @@ class Evaluate:
 def main(arguments: list[str]) -> int:
     """Run the command."""
     settings = tyro.cli(Evaluate, prog="elision evaluate", args=arguments)
-    if any((folder / "task.json").exists() for folder in (settings.model, *settings.model.glob("seed-*"))):
+    folders = [path for path in (settings.model, *settings.model.glob("seed-*")) if (path / FILE).exists()]
+    # What was taught to write can still be asked for the text that it was pretrained on.
+    if any(load_task(folder).learns != WritingTask.learns for folder in folders):
         raise InputError(
             f"{settings.model} is a fine-tuned model, which predicts no tokens: its results.json says how good it is, and "
             f"`elision predict` labels text with it"
