@@ -11,6 +11,7 @@ COMMANDS = {
     "show": "see what a recipe does to a text: what is left out, what must be restored, who sees whom",
     "fill": "let a masked language model fill the blanks of a sentence",
     "generate": "let a causal language model continue a prompt",
+    "attribute": "tell which of its control codes a model finds likeliest for a text (CTRL)",
     "finetune": "adapt a pretrained model to a labelled task",
     "embed": "turn texts, or their tokens, into vectors for other models",
     "predict": "label new text with a fine-tuned model",
