@@ -151,6 +151,8 @@ class Symbols:
         named = {
             name: symbol(tokenizer, getattr(decoding, name), name) for name in ("start", "first_token", "last_token")
         }
+        # Padding is no text, yet Marian's scores for it are not low.
+        bad = [(words.pad,)] if words.pad is not None and words.pad not in ends else []
         spelled = {spelling for word in decoding.bad_words for spelling in _spellings(tokenizer, word)}
         return Symbols(
             limit=min(words.size, backbone.vocab_size),
@@ -158,7 +160,7 @@ class Symbols:
             start=start if named["start"] is None else named["start"],
             first=named["first_token"],
             last=named["last_token"],
-            bad=tuple(sorted(spelling for spelling in spelled if spelling)),
+            bad=(*bad, *sorted(spelling for spelling in spelled if spelling)),
             exempt=tuple(sorted({token for text in decoding.penalty_exempt for token in tokenizer.encode(text)})),
         )
 

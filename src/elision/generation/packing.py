@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elision.model.encoder_decoder import EncoderDecoderModel
 from elision.model.heads import VocabularyHead
 from elision.model.language_model import LanguageModel
 
@@ -28,13 +29,16 @@ def packed(model: LanguageModel) -> LanguageModel:
     table = model.backbone.table
     if table.device.type != "cpu" or table.dtype != torch.float32 or not _available():
         return model
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    shared: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    if isinstance(model.backbone, EncoderDecoderModel):
+        # The encoder reads many places at once, and once only.
+        shared[id(model.backbone.encoder)] = model.backbone.encoder
     with torch.inference_mode():
         twin = copy.deepcopy(model, shared)
-        heads = {id(head.table) for head in twin.heads.values() if isinstance(head, VocabularyHead)}
-        for parent in list(twin.modules()):
+        writes = twin.backbone.decoder if isinstance(twin.backbone, EncoderDecoderModel) else twin.backbone
+        for parent in [module for block in writes.blocks for module in block.modules()]:
             for name, child in list(parent.named_children()):
-                if type(child) is nn.Linear and id(child) not in heads:
+                if type(child) is nn.Linear:
                     setattr(parent, name, PackedLinear(child))
         for name, head in list(twin.heads.items()):
             if type(head) is VocabularyHead:
