@@ -14,7 +14,9 @@ from rich.tree import Tree
 
 from elision import recipes
 from elision.errors import InputError
+from elision.model.backbones import Backbone
 from elision.model.elmo import Elmo
+from elision.model.encoder_decoder import EncoderDecoder
 from elision.plain import to_plain
 from elision.progress import quantity
 from elision.recipe import Recipe
@@ -71,7 +73,7 @@ def facts(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "paper": (paragraphs(recipe.name) or [""])[0],
-        **{name: getattr(backbone, name, None) for name in SHAPE},
+        **_shape(backbone),
         "num_parameters": cost.num_parameters,
         "flops_per_token": cost.flops_per_token,
         "context": recipe.segmenter.max_length,
@@ -82,6 +84,17 @@ def facts(recipe: Recipe) -> dict[str, Any]:
         "vocab_size": recipe.tokenizer.vocab_size,
         "visibility": backbone.visibility,
         "exports_as": export_class(recipe),
+    }
+
+
+def _shape(backbone: Backbone) -> dict[str, int | str | None]:
+    """Return layers, width and heads; layers of an encoder and its decoder as "6 + 6"."""
+    if not isinstance(backbone, EncoderDecoder):
+        return {name: getattr(backbone, name, None) for name in SHAPE}
+    return {
+        "num_layers": f"{backbone.encoder.num_layers} + {backbone.decoder.num_layers}",
+        "hidden_size": backbone.hidden_size,
+        "num_heads": backbone.decoder.num_heads,
     }
 
 
@@ -134,7 +147,7 @@ def print_table(known: list[Recipe], console: Console) -> None:
             )
         console.print(table)
     console.print()
-    key = "shape: layers × width × heads; FLOPs: forward and backward pass, per token of a full row."
+    key = "shape: layers (encoder + decoder) × width × heads; FLOPs: forward and backward pass, per token of a full row."
     console.print(Padding(Text(f"{key} `elision recipes NAME` explains one.", "dim"), (0, 1)))
 
 

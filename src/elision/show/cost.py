@@ -47,6 +47,9 @@ def _full_example(recipe: Recipe) -> Example:
     """Return an example as long as the segmenter makes them, after the noise, which decides how many targets it has."""
     size = recipe.tokenizer.vocab_size
     roles = {role: number for number, role in enumerate(ROLES)}
+    if getattr(recipe.backbone, "start", None) == "zero":
+        # A start whose vector is zero is the last symbol.
+        roles["pad"] = size - 1
     ids, nothing = np.arange(size), np.zeros(size, bool)
     vocabulary = Vocabulary(
         size=size,

@@ -93,3 +93,9 @@ def test_one_recipe_as_json_can_be_read_back(capsys):
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(InputError, match="Did you mean 'gpt2-tiny'"):
         main(["gpt2-tinny"])
+
+
+def test_the_layers_of_an_encoder_and_its_decoder_are_told_apart(capsys):
+    main(["--json"])
+    found = {entry["name"]: entry["num_layers"] for entry in json.loads(capsys.readouterr().out)}
+    assert (found["bart-base"], found["gpt2-small"]) == ("6 + 6", 12)
