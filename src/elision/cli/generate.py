@@ -66,14 +66,6 @@ class Generate:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N"""
 
-    def __post_init__(self) -> None:
-        if self.input is not None and self.prompt:
-            raise InputError("give either a prompt or --input FILE, not both")
-        if self.output is not None and self.output.is_dir():
-            raise InputError(f"--output {self.output} is a folder: name a file")
-        if self.rows < 1:
-            raise InputError(f"--rows is {self.rows}: it must be at least 1")
-
 
 def main(arguments: list[str]) -> None:
     """Run the command."""
@@ -81,6 +73,12 @@ def main(arguments: list[str]) -> None:
     from elision.loaded import load
     from elision.train.precision import choose_device
 
+    if settings.input is not None and settings.prompt:
+        raise InputError("give either a prompt or --input FILE, not both")
+    if settings.output is not None and settings.output.is_dir():
+        raise InputError(f"--output {settings.output} is a folder: name a file")
+    if settings.rows < 1:
+        raise InputError(f"--rows is {settings.rows}: it must be at least 1")
     if settings.input is not None and not settings.input.is_file():
         raise InputError(f"--input {settings.input} is no file")
     model = load(settings.model, device=choose_device(settings.device), language=settings.language)

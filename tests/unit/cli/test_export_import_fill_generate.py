@@ -101,6 +101,55 @@ def test_generate_prints_prompt_and_continuation(
     assert capsys.readouterr().out == f"ba do{expected}\n"
 
 
+def test_generate_writes_a_file_of_prompts_in_their_order(
+    gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = ["ba do ki lu", "ba", "me no"]
+    (tmp_path / "in.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": prompt}) + "\n" for prompt in prompts))
+    options = ["--num-tokens", "8", "--temperature", "1", "--seed", "5", "--rows", "2"]
+    for source, target in (("in.txt", "out.txt"), ("in.jsonl", "out.jsonl")):
+        files = ["--input", str(tmp_path / source), "--output", str(tmp_path / target)]
+        assert main(["generate", str(gpt2), *files, *options]) == 0
+    wanted = ["".join(elision.load(gpt2).generate(each, num_tokens=8, temperature=1.0, seed=5)) for each in prompts]
+    lines = (tmp_path / "out.txt").read_text().split("\n")
+    assert lines == [text.replace("\n", " ").strip() for text in wanted] + [""]
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(row["prompt"], row["texts"][0]["text"]) for row in rows] == list(zip(prompts, wanted, strict=True))
+    assert all(row["texts"][0]["log_likelihood"] < 0 and row["texts"][0]["reason"] for row in rows)
+    capsys.readouterr()
+    assert main(["generate", str(gpt2), "--input", str(tmp_path / "in.txt"), *options]) == 0
+    assert capsys.readouterr().out.split("\n") == lines
+
+
+def test_generate_prints_several_texts_with_their_likelihoods(gpt2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(gpt2), "ba", "--num-tokens", "5", "--num-beams", "3", "--num-texts", "2"]) == 0
+    output = capsys.readouterr()
+    assert output.err.count("log-likelihood") == 2 and output.out.count("\n") >= 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--input", "{nothing}/in.txt"], "is no file"),
+        (["ba", "--input", "{here}/bad.jsonl"], "either a prompt or --input"),
+        (["--input", "{here}/bad.jsonl"], "line 2: expected a text"),
+        (["--input", "{here}/empty.txt"], "holds no prompts"),
+        (["ba", "--output", "{here}"], "is a folder"),
+        (["ba", "--stop", ""], "an empty text in stop"),
+        (["ba", "--start", "[ko]"], "no symbol of the tokenizer"),
+    ],
+)
+def test_generate_says_what_is_wrong_with_its_files_and_symbols(
+    arguments: list[str], message: str, gpt2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"text": "ba"}\n{"prompt": "ba"}\n')
+    (tmp_path / "empty.txt").write_text("")
+    places = {"nothing": tmp_path / "nothing", "here": tmp_path}
+    assert main(["generate", str(gpt2), *(argument.format(**places) for argument in arguments)]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
