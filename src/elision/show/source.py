@@ -161,7 +161,7 @@ def split_of_texts(
     _require_text(texts)
     if pairs and len(texts) % 2:
         raise InputError(
-            f"{_texts(len(texts))} {'is' if len(texts) == 1 else 'are'} no pairs: give each text and then what is to be "
+            f"{_texts(len(texts))} cannot be parted into pairs: give each text and then what is to be "
             f"written from it, its translation for example"
         )
     one, other = languages[0], languages[-1]

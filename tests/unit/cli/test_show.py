@@ -102,3 +102,14 @@ def test_help_shows_examples_and_the_recipes(capsys):
     assert exit_status.value.code == 0
     out = capsys.readouterr().out
     assert "elision show bert-base" in out and "gpt2-small" in out and "--html" in out
+
+
+def test_a_recipe_that_reads_pairs_wants_two_texts(capsys):
+    pair = ["A cat sat on the mat.", "Eine Katze saß auf der Matte."]
+    assert main(["marian-tiny", *pair, "--language", "en", "de", "--width", "200"]) == 0
+    out = capsys.readouterr().out
+    assert "what is read" in out and "what is written" in out and "<pad>" in out
+    with pytest.raises(
+        InputError, match="1 text cannot be parted into pairs: give each text and then what is to be written from it"
+    ):
+        main(["marian-tiny", pair[0]])
