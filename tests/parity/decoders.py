@@ -12,7 +12,8 @@ import elision
 from elision.data.batch import Batch
 from elision.export.reading import read_folder, write_checkpoint
 from elision.export.writing import write_folder
-from elision.generate import Sampling, generate_ids
+from elision.generation.decode import generate_ids
+from elision.generation.decoding import Decoding
 from elision.recipe import Recipe
 from elision.text.tokenizer import Tokenizer
 from tests import tiny
@@ -110,7 +111,7 @@ def pipeline_agrees(recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> None:
     writes = transformers.pipeline("text-generation", model=str(folder / "out"))
     (found,) = writes(prompt, max_new_tokens=6, do_sample=False, return_full_text=False)
     begun = tokenizer.encode(prompt, add_special_tokens=True)
-    ids = list(generate_ids(model, begun, Sampling(num_tokens=6), tokenizer.vocabulary))
+    ids = list(generate_ids(model, begun, Decoding(num_tokens=6), tokenizer.vocabulary))
     assert ids
     whole = tokenizer.decode([*begun, *ids])
     assert whole.removeprefix(tokenizer.decode(begun)) == found["generated_text"]
@@ -126,7 +127,7 @@ def generation_agrees(theirs: transformers.PreTrainedModel, folder: Path, cache:
         expected = theirs.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=16, do_sample=False, eos_token_id=None
         )
-        ours = list(generate_ids(model, prompt[0].tolist(), Sampling(num_tokens=16), cache=cache))
+        ours = list(generate_ids(model, prompt[0].tolist(), Decoding(num_tokens=16), cache=cache))
         assert ours == expected[0, 4:].tolist()
         seen |= set(ours)
     assert len(seen) > 5, "the comparison needs texts that differ"
