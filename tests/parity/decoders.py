@@ -13,7 +13,7 @@ from elision.data.batch import Batch
 from elision.export.reading import read_folder, write_checkpoint
 from elision.export.writing import write_folder
 from elision.generation.decode import generate_ids
-from elision.generation.decoding import Decoding
+from elision.generation.decoding import Decoding, Symbols
 from elision.recipe import Recipe
 from elision.text.tokenizer import Tokenizer
 from tests import tiny
@@ -111,7 +111,8 @@ def pipeline_agrees(recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> None:
     writes = transformers.pipeline("text-generation", model=str(folder / "out"))
     (found,) = writes(prompt, max_new_tokens=6, do_sample=False, return_full_text=False)
     begun = tokenizer.encode(prompt, add_special_tokens=True)
-    ids = list(generate_ids(model, begun, Decoding(num_tokens=6), tokenizer.vocabulary))
+    symbols = Symbols.of(Decoding(), model, tokenizer)
+    ids = list(generate_ids(model, begun, Decoding(num_tokens=6), symbols))
     assert ids
     whole = tokenizer.decode([*begun, *ids])
     assert whole.removeprefix(tokenizer.decode(begun)) == found["generated_text"]

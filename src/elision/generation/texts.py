@@ -101,7 +101,9 @@ def read_ids(model: LanguageModel, tokenizer: Tokenizer, text: str, framed: bool
                 "the prompt is empty, and the tokenizer has no token that starts a text: give a first word"
             )
         return [start]
-    return ids
+    begun = tokenizer.encode(text, add_special_tokens=True)
+    # LLaMA's texts begin with a symbol; what other tokenizers put around a text would end it before it is continued.
+    return begun if framed and ids and begun[-len(ids) :] == ids else ids
 
 
 def _before(model: LanguageModel, ids: list[int]) -> list[int]:
