@@ -18,7 +18,7 @@ from elision.data.batch import Batch
 from elision.data.example import Example
 from elision.data.noise.frequency import counted
 from elision.data.order import generator
-from elision.data.segment import LanguageBlocks, SourceTarget, TranslationPairs
+from elision.data.segment import CodedChunks, LanguageBlocks, SourceTarget, TranslationPairs
 from elision.data.store import Split
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
@@ -28,6 +28,7 @@ from elision.recipe import Recipe
 from elision.show.explain import Explanation, explain
 from elision.show.trace import traced
 from elision.text.cleaning import Cleaning
+from elision.text.codes import known_codes, with_codes
 from elision.text.formats import Document
 from elision.text.prepare import prepare
 from elision.text.readers import TextsSource
@@ -59,7 +60,9 @@ def explain_texts(
     """
     notes = []
     if tokenizer is None:
-        tokenizer = small_tokenizer(recipe.tokenizer, texts)
+        # Whoever reads a code before a text is shown one.
+        codes = {"Text"} if isinstance(recipe.segmenter, CodedChunks) else set()
+        tokenizer = small_tokenizer(with_codes(recipe.tokenizer, codes), texts)
         notes.append(
             f"The tokenizer ({tokenizer.vocabulary.size:,} symbols) was trained just now on this text and the Python "
             f"manual; --data or --tokenizer takes a real one."
@@ -168,7 +171,9 @@ def split_of_texts(
     if pairs:
         documents = [Document(a, one, translation=Document(b, other)) for a, b in zip(texts[::2], texts[1::2])]
     else:
-        documents = [Document(text, one) for text in texts]
+        # A tokenizer without codes has letters, which can be one.
+        code = next(iter(known_codes(tokenizer)), "a")
+        documents = [Document(text, one, code=code) for text in texts]
     with tempfile.TemporaryDirectory(prefix="elision-show-") as folder:
         with _without_progress():
             source, cleaning = TextsSource(tuple(documents)), Cleaning(duplicates=False)

@@ -8,7 +8,7 @@ import torch
 
 from elision.errors import InputError, nearest
 from elision.loaded import Loaded
-from elision.text.codes import code_id
+from elision.text.codes import code_id, known_codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +21,6 @@ class Attribution:
     probability: float
 
 
-def codes_of(model: Loaded) -> list[str]:
-    """Return the codes that the tokenizer has symbols of their own for: <|Books|> is that of Books."""
-    vocabulary, tokenizer = model.tokenizer.vocabulary, model.tokenizer
-    roles = set(tokenizer.roles.values())
-    symbols = (symbol for i, symbol in enumerate(tokenizer.symbols()) if vocabulary.special[i] and symbol not in roles)
-    return [symbol[2:-2] for symbol in symbols if symbol.startswith("<|") and symbol.endswith("|>") and len(symbol) > 4]
-
-
 def attribute(
     model: Loaded, text: str, codes: Sequence[str] = (), prior: Mapping[str, float] | None = None
 ) -> list[Attribution]:
@@ -39,7 +31,7 @@ def attribute(
 
     Raises: InputError when there is no code or no text, a code is no single token, or the prior lacks one.
     """
-    codes = list(codes) or codes_of(model)
+    codes = list(codes) or known_codes(model.tokenizer)
     if not codes:
         raise InputError(
             f"the tokenizer of {model.path} has no symbols <|NAME|> for control codes: train a recipe like ctrl-tiny on a "

@@ -15,6 +15,13 @@ def code_symbol(code: str) -> str:
     return f"<|{code}|>"
 
 
+def known_codes(tokenizer: Tokenizer) -> list[str]:
+    """Return the codes that a tokenizer has symbols of their own for."""
+    special, roles = tokenizer.vocabulary.special, set(tokenizer.roles.values())
+    symbols = [symbol for i, symbol in enumerate(tokenizer.symbols()) if special[i] and symbol not in roles]
+    return [symbol[2:-2] for symbol in symbols if symbol.startswith("<|") and symbol.endswith("|>") and len(symbol) > 4]
+
+
 def with_codes(spec: TokenizerSpec, codes: set[str]) -> TokenizerSpec:
     """Return the tokenizer to train with a symbol of its own for each code of its corpus, in alphabetical order.
 

@@ -12,8 +12,8 @@ from elision.cli import main
 from elision.errors import InputError
 from elision.loaded import Loaded
 from elision.model.language_model import LanguageModel
-from elision.tasks.attribute import attribute, codes_of
-from elision.text.codes import with_codes
+from elision.tasks.attribute import attribute
+from elision.text.codes import known_codes, with_codes
 from elision.train.checkpoint import write_weights
 from tests import tiny
 
@@ -48,7 +48,7 @@ def by_hand(model: Loaded, code: int) -> float:
 
 
 def test_a_text_is_as_likely_behind_a_code_as_its_tokens_one_after_another(model: Loaded) -> None:
-    assert codes_of(model) == ["Books", "News"]
+    assert known_codes(model.tokenizer) == ["Books", "News"]
     found = {one.code: one for one in attribute(model, TEXT)}
     expected = {code: by_hand(model, model.tokenizer.raw.token_to_id(f"<|{code}|>")) for code in ("Books", "News")}
     for code, likelihood in expected.items():
