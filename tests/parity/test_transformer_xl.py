@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from elision.data.batch import Batch
+from elision.model import recurrence
 from elision.model.language_model import LanguageModel
 from elision.model.transformer_xl import TransformerXL, TransformerXLModel
 from elision.objectives import AdaptiveLM, CausalLM
@@ -130,7 +131,11 @@ def by_formula(model: TransformerXLModel, segments: list[Tensor]) -> list[Tensor
     ],
     ids=lambda changes: "-".join(changes) or "plain",
 )
-def test_segments_with_memory_equal_loops_over_queries_and_keys_with_every_gradient(changes: dict) -> None:
+@pytest.mark.parametrize("held", [0, 1 << 22], ids=["blocks", "at once"])
+def test_segments_with_memory_equal_loops_over_queries_and_keys_with_every_gradient(
+    changes: dict, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrence, "HELD_NUMEL", held)
     model = module(dataclasses.replace(SETTINGS, **changes))
     segments = list(some_ids(1, 12).split(4, 1))
     carry, outputs = None, []
@@ -150,7 +155,11 @@ def test_segments_with_memory_equal_loops_over_queries_and_keys_with_every_gradi
 
 @pytest.mark.parametrize("changes", [{}, {"same_length": True}, {"clamp_distance": 4}, CLUSTERED], ids=str)
 @pytest.mark.parametrize("parts", [[6, 6], [3, 4, 5], [1] * 12])
-def test_segments_with_memory_equal_one_long_segment_under_the_same_mask(changes: dict, parts: list[int]) -> None:
+@pytest.mark.parametrize("held", [0, 1 << 22], ids=["blocks", "at once"])
+def test_segments_with_memory_equal_one_long_segment_under_the_same_mask(
+    changes: dict, parts: list[int], held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrence, "HELD_NUMEL", held)
     # Without a limit the memory holds all; with one, a window of that length is what a token sees in the long one, too.
     memory_length = 5 if "same_length" in changes else 12
     model = module(dataclasses.replace(SETTINGS, num_layers=3, memory_length=memory_length, **changes))

@@ -15,6 +15,11 @@ from elision.model.attention import at_places
 from elision.model.cache import Cache, LayerCache
 from elision.model.dropout import Dropout
 from elision.model.relative import Keys, attend_relative
+from elision.model.relative_blocks import UNSEEN
+
+# Attention weights held at once on a CPU, in numbers (16 MiB in float32): for so few of them, forming them again in the backward
+# pass costs more than they do.
+HELD_NUMEL = 1 << 22
 
 
 class AttentionBiases(nn.Module):
@@ -35,6 +40,7 @@ class RecurrentAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, dropout: float):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
+        self.weight_dropout = Dropout(dropout)
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.distance = nn.Linear(width, width, bias=False)
@@ -55,12 +61,42 @@ class RecurrentAttention(nn.Module):
 
         visible: bool [B or 1, T, T'], who sees the last T' keys, or None (everything); those before them are seen by all.
         """
-        query_HBTC = self.query(hidden_BTD).unflatten(2, (self.num_heads, -1)).permute(2, 0, 1, 3)
-        scale = 1 / math.sqrt(query_HBTC.shape[-1])
-        content = (query_HBTC + biases.content[:, None, None].to(query_HBTC.dtype)) * scale
-        distance = (query_HBTC + biases.distance[:, None, None].to(query_HBTC.dtype)) * scale
-        dropout = self.dropout if self.training else 0.0
-        return attend_relative(content, distance, keys, visible, None, dropout).flatten(2)
+        query_BTHC = self.query(hidden_BTD).unflatten(2, (self.num_heads, -1))
+        scale = 1 / math.sqrt(query_BTHC.shape[-1])
+        query_HBTC = query_BTHC.permute(2, 0, 1, 3).contiguous() * scale
+        content = query_HBTC + (biases.content[:, None, None] * scale).to(query_HBTC.dtype)
+        distance = query_HBTC + (biases.distance[:, None, None] * scale).to(query_HBTC.dtype)
+        num_weights = content.shape[:3].numel() * keys.key.shape[2]
+        if content.device.type == "cpu" and num_weights <= HELD_NUMEL and not torch.compiler.is_compiling():
+            mixed_BTHC = attend_at_once(content, distance, keys, visible, self.weight_dropout)
+        else:
+            mixed_BTHC = attend_relative(content, distance, keys, visible, None, self.dropout if self.training else 0.0)
+        return mixed_BTHC.flatten(2)
+
+
+def attend_at_once(content: Tensor, distance: Tensor, keys: Keys, visible: Tensor | None, dropout: nn.Module) -> Tensor:
+    """Return the mixed values [B, T, H, C] of scaled queries [H, B, T, C] at the last T of the keys, all weights held.
+
+    As `attend_relative` has it, for queries that never see what follows them; None is for a single query.
+    """
+    heads, rows, length, _ = content.shape
+    num_keys = keys.key.shape[2]
+    assert visible is not None or length == 1
+    # Query i finds its keys from place T - 1 - i on, each row one place before the one above: the table as one that is a
+    # place narrower. What that reads of the next row is what is hidden from it, so no distances to the right are needed, but
+    # for the one place.
+    between = keys.distance[:, : num_keys + min(1, length - 1)]
+    flat = torch.bmm(distance.flatten(1, 2), between.transpose(1, 2)).view(heads * rows, -1)
+    by_distance = flat[:, length - 1 : length - 1 + length * num_keys].unflatten(1, (length, num_keys))
+    score = torch.baddbmm(by_distance, content.flatten(0, 1), keys.key.flatten(0, 1).transpose(1, 2))
+    if visible is not None:
+        # Adding takes a tenth of the time of filling in by a mask.
+        exact = torch.float64 if score.dtype == torch.float64 else torch.float32
+        hidden = (~visible).to(exact).mul_(UNSEEN).to(score.dtype)
+        score.view(heads, rows, length, num_keys)[..., num_keys - visible.shape[2] :].add_(hidden)
+    weight = dropout(torch.softmax(score, -1)).to(keys.value.dtype)
+    mixed = torch.bmm(weight, keys.value.flatten(0, 1))
+    return mixed.view(heads, rows, length, -1).permute(1, 2, 0, 3)
 
 
 class FeedForward(nn.Module):
