@@ -162,7 +162,8 @@ def _recipe_rows(loaded: Loaded) -> list[tuple[str, str]]:
         rows = [rows[0], rows[-1], ("task", _labels(loaded.task))]
     rows += [("objective", _settings(objective)) for objective in loaded.model.objectives]
     train = recipe.train
-    rows += [("batch", f"{train.batch_size:,} examples"), ("steps", f"{train.steps:,}")]
+    growing = "" if train.ramp is None else f"{train.ramp.initial_size:,} to "
+    rows += [("batch", f"{growing}{train.batch_size:,} examples"), ("steps", f"{train.steps:,}")]
     return [*rows, ("optimiser", _settings(train.optimizer)), ("schedule", _settings(train.schedule))]
 
 
