@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Fill:
-    """Fill the blanks of a text with a masked language model, the likeliest tokens first.
+    """Fill the blanks of a text with a masked language model, the likeliest tokens first, or with one that writes what was
+    left out (T5, BART), the likeliest texts first.
 
-    A blank is written [MASK], <mask>, {mask} or ___; several are filled independently of each other. Without TEXT (or
-    with "-") every line of standard input is filled.
+    A blank is written [MASK], <mask>, {mask} or ___; several are filled independently of each other, but by a model that
+    writes together. Without TEXT (or with "-") every line of standard input is filled.
 
     For example:
 
