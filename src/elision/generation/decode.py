@@ -11,6 +11,7 @@ import torch
 
 from elision.generation.constraints import Constraints
 from elision.generation.decoding import Decoding, Symbols
+from elision.generation.guessing import guessed
 from elision.generation.packing import packed
 from elision.generation.reader import Reader, check_writes
 from elision.generation.sampling import Choice
@@ -62,6 +63,12 @@ def generate_ids(
 
 def _one_by_one(reader: Reader, decoding: Decoding, symbols: Symbols, choice: Choice) -> Iterator[int]:
     constraints = Constraints(decoding, symbols)
+    if _can_guess(reader, decoding, constraints):
+        for token, _ in guessed(reader, decoding.num_tokens, decoding.draft_tokens):
+            if token in symbols.ends:
+                return
+            yield token
+        return
     for number in range(decoding.num_tokens):
         with torch.inference_mode():
             scores_RV = reader.scores
@@ -74,6 +81,12 @@ def _one_by_one(reader: Reader, decoding: Decoding, symbols: Symbols, choice: Ch
         yield token
         if number + 1 < decoding.num_tokens:
             reader.read(taken)
+
+
+def _can_guess(reader: Reader, decoding: Decoding, constraints: Constraints) -> bool:
+    """Whether tokens may be read on trial: nothing but the scores of the model decides what follows."""
+    greedy = decoding.temperature == 0 and not constraints.any
+    return greedy and decoding.draft_tokens > 0 and reader.room_to_guess > 0
 
 
 def generate_batch_ids(
@@ -137,6 +150,8 @@ def _drawn(
 ) -> list[list[GeneratedIds]]:
     each, constraints, choice = decoding.num_samples, Constraints(decoding, symbols), Choice(decoding, prompts)
     exact = torch.promote_types(reader.scores.dtype, torch.float32)
+    if _can_guess(reader, decoding, constraints):
+        return [[_guessed_text(reader, decoding, symbols, stops)]]
     reader.repeat(each)
     num_rows = reader.num_rows
     ids: list[list[int]] = [[] for _ in range(num_rows)]
@@ -178,3 +193,20 @@ def _drawn(
     if decoding.num_given < each:
         grouped = [sorted(group, key=lambda text: -text.log_likelihood)[: decoding.num_given] for group in grouped]
     return grouped
+
+
+def _guessed_text(reader: Reader, decoding: Decoding, symbols: Symbols, stops: Stops | None) -> GeneratedIds:
+    ids: list[int] = []
+    exact = torch.promote_types(reader.scores.dtype, torch.float32)
+    total, reason = 0.0, "length"
+    for token, scores_V in guessed(reader, decoding.num_tokens, decoding.draft_tokens):
+        scores_V = scores_V.to(exact)
+        total += float(scores_V[token] - scores_V.logsumexp(0))
+        if token in symbols.ends:
+            reason = "end"
+            break
+        ids.append(token)
+        if stops is not None and stops(0, ids):
+            reason = "stop"
+            break
+    return GeneratedIds(tuple(ids), total, reason)

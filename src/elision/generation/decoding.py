@@ -65,6 +65,9 @@ class Decoding:
     """texts that are never written, with or without a space before them"""
     stop: tuple[str, ...] = ()
     """the text ends before the first of these"""
+    draft_tokens: int = 8
+    """greedy texts written alone: guess so many tokens from what stands there already and check them in one reading; faster
+    where text repeats itself, and the same text; 0 = off"""
     start: str | None = None
     """the symbol that a decoder reads first, where it is not the model's own: the language of a translation (mBART)"""
     first_token: str | None = None
@@ -76,7 +79,7 @@ class Decoding:
         for name in ("num_tokens", "num_samples", "num_beams"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("min_tokens", "top_k", "no_repeat_ngram", "no_repeat_source_ngram"):
+        for name in ("min_tokens", "top_k", "no_repeat_ngram", "no_repeat_source_ngram", "draft_tokens"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: give 0 (off) or a count")
         if self.min_tokens > self.num_tokens:

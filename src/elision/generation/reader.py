@@ -112,6 +112,33 @@ class Reader:
         else:
             self.scores = self._scores(self._backbone.continue_with(tokens_R[:, None], self._cache))
 
+    @property
+    def room_to_guess(self) -> int:
+        """How many tokens may be read on trial now: none but for a single row in a cache that can forget them."""
+        cache = self._cache
+        if not self._use_cache or self.num_rows > 1 or not isinstance(cache, Cache):
+            return 0
+        if any(layer.window is not None for layer in cache.layers):
+            return 0
+        length = self.written.ids.shape[1] - int(self._begin[0])
+        room = self._backbone.settings.decoder.max_length if self._source is not None else self._room
+        return 1 << 30 if room is None else max(0, room - length)
+
+    @torch.inference_mode()
+    def read_guess(self, tokens: Sequence[int]) -> Tensor:
+        """Read tokens on trial; returns scores [G, V] of what follows each. `keep` must say how many of them stay."""
+        hidden_1GD = self._backbone.continue_with(torch.tensor([tokens], device=self._device), self._cache)
+        return self._model.vocabulary_logits(hidden_1GD[0])[:, : self._limit]
+
+    @torch.inference_mode()
+    def keep(self, tokens: Sequence[int], num_read: int, scores_1V: Tensor) -> None:
+        """Take in the tokens that stay of `num_read` that were read on trial, and the scores of what follows them."""
+        if num_read > len(tokens):
+            self._cache.forget(num_read - len(tokens))
+        ids = torch.cat([self.written.ids, torch.tensor([tokens], device=self._device)], 1)
+        self.written, self.scores = Written(ids, self.written.padding), scores_1V
+        self.num_new += len(tokens)
+
     def _select(self, rows: Tensor, examples: Tensor | None = None) -> None:
         if examples is not None and self._source is not None:
             self._source = [self._source[at] for at in examples.tolist()]

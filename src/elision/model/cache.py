@@ -46,6 +46,11 @@ class LayerCache:
         if self._key is not None:
             self._key, self._value = self._key.index_select(0, rows), self._value.index_select(0, rows)
 
+    def forget(self, num_tokens: int) -> None:
+        """Drop the last tokens; not with a window, whose buffer may have rolled."""
+        assert self.window is None and num_tokens <= self._end
+        self._end -= num_tokens
+
     def _make_room(self, new: Tensor, num_new: int) -> None:
         """Have room for so many more tokens: roll what is in reach to the front, or take a larger buffer."""
         rows, heads, _, channels = new.shape
@@ -83,6 +88,12 @@ class Cache:
             layer.reorder(rows)
         if self.padding is not None:
             self.padding = self.padding.index_select(0, rows)
+
+    def forget(self, num_tokens: int) -> None:
+        """Drop the last tokens of every row: a guess that was read and turned out wrong."""
+        for layer in self.layers:
+            layer.forget(num_tokens)
+        self.length -= num_tokens
 
     def seen(self, num_new: int, num_keys: int) -> Tensor | None:
         """Return bool [B, 1, T, K] or None (all): the keys, the last num_keys places read, that are no padding.
