@@ -44,7 +44,9 @@ def lines_of(run: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name not in MEASURED} for line in read_metrics(run)]
 
 
-@pytest.mark.parametrize("name", ["bert-tiny", "gpt2-tiny", "xlnet-tiny", "elmo-tiny", "transformer-xl-tiny"])
+@pytest.mark.parametrize(
+    "name", ["bert-tiny", "gpt2-tiny", "xlnet-tiny", "elmo-tiny", "transformer-xl-tiny", "t5-tiny", "gpt3-tiny"]
+)
 def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path, store_of: Callable[[Recipe], Store]) -> None:
     recipe = tiny.recipe(name, steps=90, num_samples=20, log_every=3, eval_every=10, checkpoint_every=7, keep_every=35)
     store = store_of(recipe)
@@ -71,6 +73,10 @@ def test_killed_and_resumed_equals_undisturbed(name: str, tmp_path: Path, store_
         "xlnet-tiny": [(past(rng.randint(10, 60)), signal.SIGKILL)],
         # With one that every token sees, of streams that go on.
         "transformer-xl-tiny": [(past(rng.randint(10, 60)), signal.SIGKILL)],
+        # With two sides, and an optimiser that keeps rows and columns of its squares.
+        "t5-tiny": [(past(rng.randint(10, 60)), signal.SIGKILL)],
+        # With batches that grow and a schedule that counts tokens.
+        "gpt3-tiny": [(past(rng.randint(10, 60)), signal.SIGKILL)],
         # With the states of LSTMs, and words that are sampled.
         "elmo-tiny": [(past(rng.randint(10, 60)), signal.SIGKILL)],
     }
