@@ -71,10 +71,10 @@ class Prepare:
     """Train a tokenizer of this kind (wordpiece, bpe, unigram, sentencepiece-bpe), or use the trained one at this path. A
     kind beside --recipe replaces the recipe's own: its size and case stay, the layout is one that the recipe can be trained
     with."""
-    layout: Literal["t5", "xlnet", "albert", "xlm-r", "marian", "gpt2", "roberta", "xlm"] | None = None
-    """Special symbols of the tokenizer to train. unigram: t5, xlnet, albert, xlm-r or marian; bpe: gpt2, roberta or xlm;
-    the others have one only. Recipes like BERT need cls, sep and mask (albert, xlnet, xlm-r, roberta, xlm), those like
-    GPT-2 need eos (gpt2, roberta, xlm, t5, xlnet, xlm-r, marian)."""
+    layout: Literal["t5", "xlnet", "albert", "xlm-r", "marian", "gpt2", "roberta", "xlm", "blenderbot"] | None = None
+    """Special symbols of the tokenizer to train. unigram: t5, xlnet, albert, xlm-r or marian; bpe: gpt2, roberta, xlm or
+    blenderbot; the others have one only. Recipes like BERT need cls, sep and mask (albert, xlnet, xlm-r, roberta, xlm),
+    those like GPT-2 need eos (gpt2, blenderbot, roberta, xlm, t5, xlnet, xlm-r, marian)."""
     vocab_size: int | None = None
     """Number of symbols of the tokenizer to train."""
     case: Literal["fold", "keep"] | None = None

@@ -160,5 +160,5 @@ def _spec(tokenizer: Tokenizer) -> TokenizerSpec:
     if kind == "BPE" and tokenizer.raw.model.byte_fallback:
         return SentencePieceBPE(vocab_size=size)
     if "mask" not in tokenizer.roles:
-        return ByteLevelBPE(vocab_size=size, layout="gpt2")
+        return ByteLevelBPE(vocab_size=size, layout="blenderbot" if tokenizer.roles.get("eos") == "</s>" else "gpt2")
     return ByteLevelBPE(vocab_size=size, layout="xlm" if tokenizer.roles.get("cls") == "</s>" else "roberta")

@@ -8,10 +8,9 @@ between them. Most layers stand in the decoder. The decoder begins with <s>. How
 is trained: the paper's beam of 10 writes at least 20 tokens and repeats no three.
 
 The paper gives sizes, batch (half a million tokens of replies) and steps; learning rates and warm-up here are ours. What is
-too long is cut at its end (there, a context loses its beginning); symbols are those of RoBERTa (there, ids 0 to 3 are pad,
-bos, eos and unk). `small` is an older system of the same shape of decoding (norms after each layer, trained positions, BPE of
-54,944 symbols), whose decoder normalises tokens before it adds positions; this one normalises the sum, and its positions
-count from 2, so that it is a BART to Hugging Face's library.
+too long is cut at its end (there, a context loses its beginning). `small` is an older system (norms after each layer,
+trained positions, 54,944 symbols), whose decoder normalises tokens before it adds positions; this one normalises the sum,
+and its positions count from 2, so that it is a BART to Hugging Face's library.
 """
 
 from elision.data.noise import GivenAnswer
@@ -111,7 +110,7 @@ def _blenderbot(
 ) -> Recipe:
     return Recipe(
         name=name,
-        tokenizer=ByteLevelBPE(vocab_size=vocab_size, layout="roberta"),
+        tokenizer=ByteLevelBPE(vocab_size=vocab_size, layout="blenderbot"),
         segmenter=SourceTarget(max_length=max_length, too_long="cut", frame="causal"),
         noise=GivenAnswer(),
         backbone=backbone,

@@ -69,7 +69,7 @@ def _meena(
     )
     return Recipe(
         name=name,
-        tokenizer=ByteLevelBPE(vocab_size=vocab_size, layout="roberta"),
+        tokenizer=ByteLevelBPE(vocab_size=vocab_size, layout="blenderbot"),
         segmenter=SourceTarget(max_length=max_length, too_long="cut", frame="causal"),
         noise=GivenAnswer(),
         backbone=EncoderDecoder(encoder, decoder, start="bos", frame="causal", classifier="none"),

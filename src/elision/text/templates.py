@@ -29,6 +29,13 @@ def xlm_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
     )
 
 
+def end_template(raw: tokenizers.Tokenizer) -> processors.PostProcessor:
+    """Return `A </s>`, and for pairs `A </s> B </s>`, all of type 0."""
+    return processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", raw.token_to_id("</s>"))]
+    )
+
+
 def unigram_template(raw: tokenizers.Tokenizer, layout: str) -> processors.PostProcessor:
     """Return the frame of a Unigram layout: that of BERT, RoBERTa, T5 (also Marian) or XLNet."""
     if layout == "albert":
@@ -36,9 +43,7 @@ def unigram_template(raw: tokenizers.Tokenizer, layout: str) -> processors.PostP
     if layout == "xlm-r":
         return roberta_template(raw)
     if layout in ("t5", "marian"):
-        return processors.TemplateProcessing(
-            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", raw.token_to_id("</s>"))]
-        )
+        return end_template(raw)
     # XLNet puts its symbols at the end and gives <cls> a type of its own.
     return processors.TemplateProcessing(
         single="$A <sep> <cls>:2",

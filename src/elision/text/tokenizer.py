@@ -12,7 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from elision.text.normalizing import bert_normalizer, unigram_normalizer
 from elision.text.sentencepiece_bpe import SentencePieceBPE
-from elision.text.templates import bert_template, roberta_template, unigram_template, xlm_template
+from elision.text.templates import bert_template, end_template, roberta_template, unigram_template, xlm_template
 from elision.text.trained import Tokenizer
 from elision.text.training import DEFAULT_COVERAGE, check_size, frequent_characters, listed, train, with_special_only
 from elision.text.words import Words
@@ -84,10 +84,11 @@ class ByteLevelBPE:
 
     vocab_size: int = 50257
     """Number of symbols, special ones included; at least 256 bytes and the special symbols."""
-    layout: Literal["gpt2", "roberta", "xlm"] = "gpt2"
+    layout: Literal["gpt2", "roberta", "xlm", "blenderbot"] = "gpt2"
     """Special symbols: `gpt2` has one, <|endoftext|>, to begin and to end; `roberta` (also BART) has <s> <pad> </s>
     <unk> with ids 0 to 3 and <mask> as the last one, and puts <s> and </s> around a text; `xlm` has <s> </s> <pad> <unk>
-    <mask> with ids 0 to 4, and puts </s> on both sides of a text."""
+    <mask> with ids 0 to 4, and puts </s> on both sides of a text; `blenderbot` has <pad> <s> </s> <unk> with ids 0 to 3,
+    and puts </s> after a text."""
     add_prefix_space: bool = False
     """Treat the first word of a text as if a space led it."""
     min_frequency: int = 2
@@ -124,7 +125,7 @@ class ByteLevelBPE:
         train(raw, trainer, listed(texts), vocab_size, len(special))
         if self.layout in _LAST:
             raw = _with_last(raw, self.roles[_LAST[self.layout]], is_word=_LAST[self.layout] == "mask")
-        templates = {"roberta": roberta_template, "xlm": xlm_template}
+        templates = {"roberta": roberta_template, "xlm": xlm_template, "blenderbot": end_template}
         if self.layout in templates:
             raw.post_processor = templates[self.layout](raw)
         else:
@@ -214,6 +215,11 @@ _BPE_LAYOUTS = {
         # In the order of the released vocabularies. </s> begins and ends a text; <s> stands nowhere.
         ["<s>", "</s>", "<pad>", "<unk>", "<mask>"],
         dict.fromkeys(("cls", "bos", "sep", "eos"), "</s>") | {"pad": "<pad>", "unk": "<unk>", "mask": "<mask>"},
+    ),
+    "blenderbot": (
+        # A reply begins with <s>, which no text does.
+        ["<pad>", "<s>", "</s>", "<unk>"],
+        {"pad": "<pad>", "bos": "<s>", "eos": "</s>", "unk": "<unk>"},
     ),
 }
 _UNIGRAM_LAYOUTS = {

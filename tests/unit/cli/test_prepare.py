@@ -201,8 +201,11 @@ def test_a_code_with_the_symbol_of_another_meaning_and_a_field_that_names_no_kin
             "unigram with layout t5 has no cls and no sep. Leave out --layout",
         ),
         (["{text}", "--tokenizer", "wordpiece", "--layout", "t5"], "--layout t5 does not go with wordpiece"),
-        (["{text}", "--tokenizer", "bpe", "--layout", "t5"], "bpe, whose layouts are: gpt2, roberta"),
-        (["{text}", "--recipe", "gpt2-tiny", "--layout", "albert"], "bpe, whose layouts are: gpt2, roberta"),
+        (["{text}", "--tokenizer", "bpe", "--layout", "t5"], "bpe, whose layouts are: gpt2, blenderbot, roberta"),
+        (
+            ["{text}", "--recipe", "gpt2-tiny", "--layout", "albert"],
+            "bpe, whose layouts are: gpt2, blenderbot, roberta",
+        ),
         (["{text}", "--tokenizer", "x/y", "--layout", "t5"], "only go with a tokenizer to train"),
         (["{text}", "--tokenizer", "{text}x"], "There is no tokenizer at"),
         (["{text}", "--tokenizer", "bpe", "--vocab-size", "100"], "vocab_size = 100"),

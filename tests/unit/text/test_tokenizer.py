@@ -19,6 +19,7 @@ SPECS = [
     ByteLevelBPE(500),
     ByteLevelBPE(500, layout="roberta"),
     ByteLevelBPE(500, layout="xlm"),
+    ByteLevelBPE(500, layout="blenderbot"),
     Unigram(300),
     Unigram(300, layout="albert", lowercase=True, normal_form="nfkc"),
     Unigram(320, layout="xlnet", num_sentinels=3),
@@ -252,6 +253,14 @@ def test_xlm_layout_numbers_its_symbols_as_released_and_ends_and_begins_with_one
     assert tokenizer.raw.encode("some", "text").ids == [1, *one, 1, *other, 1]
 
 
+def test_blenderbot_layout_numbers_its_symbols_as_released_and_only_ends_a_text():
+    tokenizer = ByteLevelBPE(300, layout="blenderbot").train(["some text to read"])
+    assert tokenizer.symbols()[:4] == ["<pad>", "<s>", "</s>", "<unk>"]
+    vocabulary = tokenizer.vocabulary
+    assert (vocabulary.pad, vocabulary.bos, vocabulary.eos, vocabulary.unk, vocabulary.mask) == (0, 1, 2, 3, None)
+    assert tokenizer.encode("some", add_special_tokens=True) == [*tokenizer.encode("some"), 2]
+
+
 def test_marian_layout_ends_a_text_with_its_first_symbol_and_has_padding_as_its_last():
     tokenizer = Unigram(300, layout="marian").train(TEXTS)
     words = tokenizer.vocabulary
@@ -269,4 +278,4 @@ def test_marian_layout_ends_a_text_with_its_first_symbol_and_has_padding_as_its_
 def test_the_layouts_of_a_kind_begin_with_its_own():
     assert [spec.layout for spec in layouts(Unigram())][:2] == ["t5", "marian"]
     assert layouts(Unigram(layout="albert"))[0] == Unigram(layout="albert")
-    assert [spec.layout for spec in layouts(ByteLevelBPE())] == ["gpt2", "roberta", "xlm"]
+    assert [spec.layout for spec in layouts(ByteLevelBPE())] == ["gpt2", "blenderbot", "roberta", "xlm"]
