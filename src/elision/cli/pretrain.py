@@ -128,9 +128,10 @@ class View:
         """Say what will be trained."""
         parameters = quantity(run.model.num_parameters())
         turns = ", ".join(f"{len(turn.plan):,} of {turn.turn}" for turn in run.data.turns)
-        growing = "" if run.train.ramp is None else f"{run.train.ramp.initial_size} to "
+        train = run.train
+        growing = "" if train.ramp is None else f"{train.ramp.initial_size} to "
         console.print(
-            f"[bold]{run.folder}[/]: {parameters} parameters, {run.train.steps} steps of {growing}{run.train.batch_size} examples "
+            f"[bold]{run.folder}[/]: {parameters} parameters, {train.steps} steps of {growing}{train.batch_size} examples "
             f"({len(run.data.plan):,} in an epoch{f', in turn with {turns}' if turns else ''}) on {run.device}"
         )
         if started_at:

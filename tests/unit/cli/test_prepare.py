@@ -198,7 +198,7 @@ def test_a_code_with_the_symbol_of_another_meaning_and_a_field_that_names_no_kin
         (["{text}", "--tokenizer", "wordpiece", "--recipe", "gpt2-tiny"], "gpt2-tiny needs the special symbols eos"),
         (
             ["{text}", "--tokenizer", "unigram", "--layout", "t5", "--recipe", "bert-tiny"],
-            "unigram with layout t5 has no cls and no sep. Leave out --layout",
+            "unigram with layout t5 has no cls and no sep and no mask. Leave out --layout",
         ),
         (["{text}", "--tokenizer", "wordpiece", "--layout", "t5"], "--layout t5 does not go with wordpiece"),
         (["{text}", "--tokenizer", "bpe", "--layout", "t5"], "bpe, whose layouts are: gpt2, blenderbot, roberta"),
@@ -330,4 +330,4 @@ def test_help_shows_each_example_on_a_line_of_its_own(capsys):
         main(["prepare", "--help"])
     lines = [line.strip(" │") for line in capsys.readouterr().out.splitlines()]
     assert "For example:" in lines
-    assert sum(line.startswith("elision prepare ") for line in lines) == 5
+    assert sum(line.startswith("elision prepare ") for line in lines) == 6
