@@ -1,8 +1,9 @@
 """Marian: Junczys-Dowmunt et al. 2018, "Marian: Fast Neural Machine Translation in C++", and OPUS-MT (Tiedemann &
 Thottingal 2020, "OPUS-MT: Building open translation services for the World").
 
-Nothing is masked: one side of a translation is read, and the other, which is left out as a whole, is written. The
-Transformer of Vaswani et al. 2017 as Marian's `transformer-base` task sets it up: norms after each sum, sines and
+Leave out one side of a translation as a whole, read the other, and write it.
+
+The Transformer of Vaswani et al. 2017 as Marian's task `transformer-base` sets it up: norms after each sum, sines and
 cosines, embeddings times the root of their width, one token table for both languages and the output, a bias for each
 token. The decoder begins with a vector of zeros: that of the padding, the last symbol, which is never written.
 
