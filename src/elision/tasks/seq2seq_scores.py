@@ -12,7 +12,7 @@ from elision.text.scripts import is_spaceless
 
 METRICS = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match", "loss")
 # Where only few different texts are written.
-LABEL_METRICS = ("accuracy", "macro_f1")
+LABEL_METRICS = ("accuracy", "macro_f1", "exact_match", "chrf", "loss")
 TOKENIZERS = ("auto", "13a", "intl", "char", "zh", "ko-mecab", "ja-mecab", "none")
 
 _LETTERS_LOOKED_AT = 20_000
@@ -40,7 +40,7 @@ def check_text_metric(metric: str | None, labels: bool) -> str:
             )
     if metric is None:
         return "accuracy" if labels else "chrf"
-    known = [*METRICS, *(LABEL_METRICS if labels else ())]
+    known = list(LABEL_METRICS if labels else METRICS)
     if metric not in known:
         raise InputError(f"metric is {metric!r}: these texts have {', '.join(known)}.{nearest(metric, known)}")
     return metric

@@ -88,7 +88,7 @@ class View:
     def begin(self, run: Run, prepared: Prepared, step: int) -> None:
         """Say what was decided."""
         what = prepared.task
-        kind = {"tagging": "tags", "answering": "answers", "seq2seq": "texts"}.get(what.type, "classes")
+        kind = {"tagging": "tags", "answering": "answers"}.get(what.type, "classes")
         shown = f"{len(what.labels)} {kind} ({', '.join(what.labels[:6])}{', ...' if len(what.labels) > 6 else ''})"
         several = len(prepared.train) - prepared.num_rows
         console.print(
