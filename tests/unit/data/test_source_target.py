@@ -121,3 +121,14 @@ def test_stores_without_a_pair_that_fits_are_refused_with_what_to_do(store: Stor
     only = dataclasses.replace(WORDS, eos=None)
     with pytest.raises(InputError, match="no 'eos' token"):
         SourceTarget(24).plan(store.split("train"), only, 0)
+
+
+def test_pairs_of_languages_are_mixed_each_by_itself(store: Store) -> None:
+    split = store.split("train")
+    codes = split.language_codes.copy()
+    codes[split.pair_starts[:2]], codes[split.pair_starts[:2] + 1] = 1, 0
+    split.__dict__["language_codes"] = codes
+    plan = LanguageMix(alpha=0.5).plan(SourceTarget(64), split, WORDS, 0)
+    assert plan.languages == ("aa-bb", "bb-aa") and [len(part) for part in plan.parts] == [6, 2]
+    np.testing.assert_allclose(plan.shares, np.sqrt([6, 2]) / np.sqrt([6, 2]).sum())
+    assert set(plan.example(7).languages.tolist()) == {1} and set(plan.example(7).decoder_languages.tolist()) == {0}
