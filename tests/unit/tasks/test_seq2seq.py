@@ -30,7 +30,7 @@ from elision.tasks.writing import WritingEncoding
 from tests import tiny
 from tests.unit.tasks import toy, toy_pairs
 
-KINDS = ("bart", "t5", "gpt2")
+KINDS = ("bart", "t5", "prefix", "gpt2")
 SETTINGS = dataclasses.replace(toy.SETTINGS, epochs=6)
 
 
@@ -113,8 +113,8 @@ def test_a_model_learns_to_translate_and_a_packed_batch_changes_no_loss(
 ) -> None:
     train, valid = toy_pairs.pairs(200, 1, most=3), toy_pairs.pairs(12, 2, most=3)
     heard: list[tuple[int, int]] = []
-    settings = dataclasses.replace(SETTINGS, learning_rate=1e-2 if kind == "gpt2" else 3e-3, epochs=8)
-    writing = Writing(prompt="{source}=" if kind == "gpt2" else None)
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e-2 if kind in ("gpt2", "prefix") else 3e-3, epochs=8)
+    writing = Writing(prompt="{source}=" if kind in ("gpt2", "prefix") else None)
     prepared = prepare(models[kind], train, valid, settings, test=toy_pairs.pairs(5, 3, most=3), writing=writing)
     prepared.in_full.hear = lambda *done: heard.append(done)
     result = finetune(prepared, tmp_path / "run", settings)

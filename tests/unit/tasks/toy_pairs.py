@@ -34,7 +34,7 @@ def pairs(num: int, seed: int, most: int = 4) -> list[TextPair]:
 
 
 def recipe(kind: str) -> Recipe:
-    """Return an encoder-decoder of test size, like "bart" or like "t5"."""
+    """Return an encoder-decoder of test size, like "bart" or like "t5", or a decoder that reads a "prefix" as a whole."""
     like_t5 = kind == "t5"
     plain = {"dropout": 0.0, "attention_dropout": 0.0}
     if like_t5:
@@ -42,6 +42,12 @@ def recipe(kind: str) -> Recipe:
         plain["positions"] = RelativePositions()
     else:
         plain |= {"norm": "post", "embedding_norm": True, "positions": LearnedPositions(64)}
+    if kind == "prefix":
+        backbone = Transformer(2, 32, 2, 64, "prefix", **plain)
+        return dataclasses.replace(
+            tiny.recipe("gpt2-tiny"), name="prefix-toy", segmenter=SourceTarget(max_length=32), noise=GivenAnswer(),
+            backbone=backbone, objectives=(SequenceLM(),),
+        )  # fmt: skip
     sides = (Transformer(2, 32, 2, 64, visibility, **plain) for visibility in ("bidirectional", "causal"))
     start, frame = ("pad", "causal") if like_t5 else ("last", "roberta")
     languages = ("aa_XX", "bb_XX")
@@ -57,7 +63,7 @@ def recipe(kind: str) -> Recipe:
 
 
 def untrained(folder: Path, kind: str) -> Path:
-    """Write a checkpoint with random weights: of an encoder-decoder like "bart" or "t5", or of "gpt2"."""
+    """Write a checkpoint with random weights: of an encoder-decoder like "bart" or "t5", a "prefix" decoder or "gpt2"."""
     if kind == "gpt2":
         return toy.untrained(folder, "gpt2-tiny")
     made = recipe(kind)
