@@ -22,7 +22,7 @@ from elision.text.words import read_new_words
 from elision.train.precision import autocast, compute_dtype
 
 # Sources that are read before the first is written: those of similar length are written together.
-TEXTS_AT_A_TIME = 1024
+TEXTS_AT_A_TIME = 256
 TEXTS_TOGETHER = 32
 
 
@@ -41,10 +41,16 @@ class Writer:
         loaded = load_fine_tuned(path, WritingTask.learns, device)
         return Writer(loaded.model, loaded.tokenizer, loaded.task)
 
-    def write(self, sources: Iterable[str], precision: str = "auto", decoding: Decoding | None = None) -> Iterator[str]:
+    def write(
+        self,
+        sources: Iterable[str],
+        precision: str = "auto",
+        decoding: Decoding | None = None,
+        hear: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Iterator[str]:
         """Yield a text for each source, in order, reading ahead by a block; nothing is written of an empty source.
 
-        decoding: None = as in the fine-tuning.
+        decoding: None = as in the fine-tuning. hear: told how many of a block are done.
         """
         device = device_of(self.model)
         dtype = compute_dtype(precision, device)
@@ -61,7 +67,7 @@ class Writer:
             full = [source for source in chunk if source.strip()]
             examples = read_examples(full, self.tokenizer, encoding, Prompt(task.prompt))
             with autocast(device, dtype):
-                texts = write_texts(self.model, self.tokenizer, examples, encoding, decoding or task.decoding)
+                texts = write_texts(self.model, self.tokenizer, examples, encoding, decoding or task.decoding, hear)
             written = iter(texts)
             yield from (next(written) if source.strip() else "" for source in chunk)
 

@@ -27,6 +27,7 @@ from elision.tasks.seq2seq import Writing, finetune_writer, prepare
 from elision.tasks.task import load_task
 from elision.tasks.writer import Writer
 from elision.tasks.writing import WritingEncoding
+from elision.train.loop import Progress
 from tests import tiny
 from tests.unit.tasks import toy, toy_pairs
 
@@ -211,6 +212,28 @@ def test_a_run_goes_on_only_with_the_same_settings(models: dict[str, elision.loa
         finetune_writer(
             models["gpt2"], pairs, pairs, tmp_path / "run", settings, writing=Writing(prompt="Q: {source} A:")
         )
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_end(models: dict[str, elision.loaded.Loaded], tmp_path: Path) -> None:
+    pairs = toy_pairs.pairs(48, 1)
+    settings = dataclasses.replace(SETTINGS, steps=6)
+    whole = finetune_writer(models["bart"], pairs, pairs[:6], tmp_path / "whole", settings)
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.split == "validation" and progress.step == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        finetune_writer(models["bart"], pairs, pairs[:6], tmp_path / "run", settings, report=kill)
+    resumed = finetune_writer(models["bart"], pairs, pairs[:6], tmp_path / "run", settings)
+    assert resumed.metrics == whole.metrics
+    weights = [
+        elision.load(folder, which="last").model.state_dict() for folder in (tmp_path / "whole", tmp_path / "run")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_the_task_of_a_run_comes_back_from_its_file(models: dict[str, elision.loaded.Loaded], tmp_path: Path) -> None:

@@ -32,7 +32,12 @@ def predict(settings: "Predict", loaded: Loaded, stream: TextIO, bar: Bar) -> No
     sources, shown = itertools.tee(_given(settings, loaded.task))
     if form in ("tsv", "csv"):
         write_cells(stream, ["source", "output"], form)
-    for source, output in zip(shown, writer.write(sources, settings.precision, settings.decoding)):
+
+    def heard(done: int, total: int) -> None:
+        bar.note(f"writing {done:,} of {total:,}" if done < total else "")
+        bar.advance(0)
+
+    for source, output in zip(shown, writer.write(sources, settings.precision, settings.decoding, heard)):
         if form == "jsonl":
             write_json_line(stream, {"source": source, "output": output})
         elif form == TEXT:
