@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from elision.errors import InputError
 from elision.text.normalizing import bert_normalizer
 from elision.text.templates import bert_template, roberta_template
+from elision.text.two_sided import SOURCE, read_two_sided
 from elision.text.vocabulary import ROLES
 
 # What a folder may hold, the most exact first.
@@ -39,6 +40,11 @@ def read(path: Path) -> Parts:
             raw, note = read_sentencepiece(file), "SentencePiece model"
         elif file.name.endswith("vocab.txt") or file.suffix == ".txt":
             raw, note = read_vocab_txt(file)
+        elif (file.parent / SOURCE).is_file() and file.name == "vocab.json":
+            raw, note = (
+                read_two_sided(file, read_sentencepiece(file.parent / SOURCE)),
+                "SentencePiece, cut by source.spm",
+            )
         elif file.name.endswith("vocab.json"):
             raw, note = read_bpe(file, file.with_name(file.name.replace("vocab.json", "merges.txt"))), "byte-level BPE"
         else:
