@@ -1,6 +1,5 @@
 """One sentence to an example: literal, and every sentence that is short enough exactly once."""
 
-
 import numpy as np
 import pytest
 
