@@ -154,11 +154,12 @@ class Attention(nn.Module):
         rows, length, _ = hidden_BTD.shape
         heads, shared = self.num_heads, self.num_key_value_heads
         split_BTHC = self.query_key_value(hidden_BTD).view(rows, length, heads + 2 * shared, self.head_size)
-        value_BGTC = split_BTHC[:, :, heads + shared :].transpose(1, 2)
-        looking = split_BTHC[:, :, : heads + shared].transpose(1, 2)
-        if angles is not None:
-            looking = rotated(looking, angles)
-        query_BHTC, key_BGTC = looking.split([heads, shared], 1)
+        if angles is None:
+            query_BHTC, key_BGTC, value_BGTC = split_BTHC.transpose(1, 2).split([heads, shared, shared], 1)
+        else:
+            # Queries and keys in one piece: fewer and larger steps.
+            looking, value_BGTC = split_BTHC.transpose(1, 2).split([heads + shared, shared], 1)
+            query_BHTC, key_BGTC = rotated(looking, angles).split([heads, shared], 1)
         if cache is not None:
             key_BGTC, value_BGTC = cache.append(key_BGTC, value_BGTC)
         dropout = self.dropout if self.training else 0.0

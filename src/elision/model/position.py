@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from elision.errors import InputError
 
@@ -171,14 +172,51 @@ class Rotation(nn.Module):
 
 
 def rotated(states_BHTC: Tensor, angles: Angles) -> Tensor:
-    """Return the states with each pair of their first channels turned by its angle."""
-    half = angles.cosine.shape[-1]
-    turned, rest = states_BHTC[..., : 2 * half], states_BHTC[..., 2 * half :]
-    one, other = turned.unflatten(-1, (half, 2)).unbind(-1) if angles.pairs else turned.split(half, -1)
+    """Return the states, in their own type, with each pair of their first channels turned by its angle."""
+    alike = states_BHTC.dtype == angles.cosine.dtype
+    if alike and states_BHTC.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _CpuRotation.apply(states_BHTC, angles.cosine, angles.sine, angles.pairs)
+    one, other, rest = _paired(states_BHTC, angles.cosine.shape[-1], angles.pairs)
     parts = [one * angles.cosine - other * angles.sine, other * angles.cosine + one * angles.sine]
     if angles.pairs:
         parts = [torch.stack(parts, -1).flatten(-2)]
-    return torch.cat([*parts, rest], -1) if rest.shape[-1] or len(parts) > 1 else parts[0]
+    # Under autocast states are shorter numbers than angles: the turning is exact, its result is rounded.
+    return torch.cat([*(part.to(rest.dtype) for part in parts), rest], -1)
+
+
+def _paired(states: Tensor, half: int, pairs: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return views of the first and the second channel of every pair, [..., half] each, and of those that do not turn."""
+    turned, rest = states[..., : 2 * half], states[..., 2 * half :]
+    one, other = turned.unflatten(-1, (half, 2)).unbind(-1) if pairs else turned.split(half, -1)
+    return one, other, rest
+
+
+class _CpuRotation(torch.autograd.Function):
+    """On a CPU every step is a pass over memory, so here are as few as there can be; turning back is the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, states: Tensor, cosine: Tensor, sine: Tensor, pairs: bool
+    ) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        ctx.pairs = pairs
+        return _turned(states, cosine, sine, pairs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: torch.autograd.function.FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        cosine, sine = ctx.saved_tensors
+        return _turned(upstream, cosine, -sine, ctx.pairs), None, None, None
+
+
+def _turned(states: Tensor, cosine: Tensor, sine: Tensor, pairs: bool) -> Tensor:
+    turned = torch.empty(states.shape, dtype=states.dtype)
+    one, other, rest = _paired(states, cosine.shape[-1], pairs)
+    new_one, new_other, new_rest = _paired(turned, cosine.shape[-1], pairs)
+    torch.mul(one, cosine, out=new_one).addcmul_(other, sine, value=-1)
+    torch.mul(other, cosine, out=new_other).addcmul_(one, sine)
+    new_rest.copy_(rest)
+    return turned
 
 
 def halves_from_pairs(rows: Tensor, head_size: int) -> Tensor:

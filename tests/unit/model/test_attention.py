@@ -306,3 +306,19 @@ def test_beams_share_the_keys_and_values_of_their_example(length: int) -> None:
     torch.testing.assert_close(cross(hidden, None, visible, cache), alone)
     # One row for each example reads the same keys and values.
     torch.testing.assert_close(cross(hidden[::3], None, visible, cache), alone[::3])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_rotary_attention_runs_under_autocast(dropout: float) -> None:
+    """There linear layers give shorter numbers than the states have."""
+    torch.manual_seed(0)
+    attention = Attention(16, 4, dropout, num_key_value_heads=2)
+    hidden, angles = (
+        torch.randn(2, 5, 16),
+        RotaryPositions().build(4).angles(torch.arange(5).expand(2, -1), torch.float32),
+    )
+    exact = attention.eval()(hidden, CAUSAL, angles=angles)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(attention(hidden, CAUSAL, angles=angles).float(), exact, rtol=0.05, atol=0.02)
+        attention.train()(hidden, CAUSAL, angles=angles).float().sum().backward()
+    assert attention.query_key_value.weight.grad.isfinite().all()

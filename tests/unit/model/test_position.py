@@ -93,6 +93,36 @@ def test_channels_beyond_the_share_do_not_turn(layout: str) -> None:
     torch.testing.assert_close(turned.norm(dim=-1), states.norm(dim=-1))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_short_way_on_a_cpu_is_the_long_one_with_its_gradient(
+    monkeypatch: pytest.MonkeyPatch, layout: str, share: float
+) -> None:
+    torch.manual_seed(0)
+    angles = RotaryPositions(layout=layout, share=share).build(8).angles(torch.arange(5).expand(2, -1), torch.float64)
+    states = torch.randn(2, 5, 3, 8, dtype=torch.float64).transpose(1, 2).requires_grad_()
+    short = rotated(states, angles)
+    upstream = torch.randn_like(short)
+    (short_gradient,) = torch.autograd.grad(short, states, upstream)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    long = rotated(states, angles)
+    torch.testing.assert_close(short, long, rtol=0, atol=1e-14)
+    (long_gradient,) = torch.autograd.grad(long, states, upstream)
+    torch.testing.assert_close(short_gradient, long_gradient, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("compiling", [False, True])
+def test_states_of_half_precision_stay_so_with_angles_that_are_exact(
+    monkeypatch: pytest.MonkeyPatch, compiling: bool
+) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    angles = RotaryPositions(share=0.5).build(8).angles(torch.arange(300)[None], torch.float32)
+    states = torch.randn(1, 2, 300, 8)
+    rough = rotated(states.bfloat16(), angles)
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), rotated(states.bfloat16().float(), angles), rtol=2**-8, atol=0)
+
+
 def test_position_zero_turns_nothing() -> None:
     states = torch.randn(1, 2, 1, 6)
     for layout in LAYOUTS:
