@@ -174,7 +174,9 @@ def test_export_of_an_import_is_the_identity(tokenizer: Tokenizer, tmp_path: Pat
     settings = {"vocab_size": size, "pad_token_id": size - 1, "decoder_start_token_id": size - 1}
     theirs_of(dtype=torch.float32, **settings).save_pretrained(tmp_path / "theirs")
     tokenizer.save(tmp_path / "theirs")
-    write_checkpoint(read_folder(tmp_path / "theirs"), tmp_path / "ours")
+    imported = read_folder(tmp_path / "theirs")
+    assert imported.recipe.tokenizer.layout == "marian"
+    write_checkpoint(imported, tmp_path / "ours")
     assert write_folder(elision.load(tmp_path / "ours"), tmp_path / "back") == "MarianMTModel"
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "back"))
     before = {name: value for name, value in before.items() if "embed_tokens" not in name and "lm_head" not in name}

@@ -15,7 +15,7 @@ from elision.export.weights import read_weights
 from elision.model.language_model import LanguageModel
 from elision.recipe import Recipe
 from elision.tasks.task import AnyTask, save_task
-from elision.text.tokenizer import ByteLevelBPE, SentencePieceBPE, Tokenizer, TokenizerSpec, Unigram, WordPiece
+from elision.text.tokenizer import ByteLevelBPE, SentencePieceBPE, Tokenizer, TokenizerSpec, Unigram, WordPiece, layouts
 from elision.train.checkpoint import WEIGHTS
 
 
@@ -156,7 +156,11 @@ def _spec(tokenizer: Tokenizer) -> TokenizerSpec:
     if kind == "WordPiece":
         return WordPiece(vocab_size=size, lowercase=lowercase)
     if kind == "Unigram":
-        return Unigram(vocab_size=size, lowercase=lowercase)
+        alike = [spec.layout for spec in layouts(Unigram()) if spec.roles == tokenizer.roles] or ["t5"]
+        # T5 and Marian have the same symbols, in another order.
+        layout = "marian" if "marian" in alike and tokenizer.vocabulary.pad == size - 1 else alike[0]
+        num_sentinels = len(tokenizer.vocabulary.sentinels)
+        return Unigram(vocab_size=size, layout=layout, lowercase=lowercase, num_sentinels=num_sentinels)
     if kind == "BPE" and tokenizer.raw.model.byte_fallback:
         return SentencePieceBPE(vocab_size=size)
     if "mask" not in tokenizer.roles:
