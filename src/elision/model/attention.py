@@ -73,6 +73,11 @@ def attend(
         skips = visible.window is not None and num_queries > 1 and visible.window + BLOCK_QUERIES <= num_keys // 2
         if dropout > 0 or biased or skips:
             return attend_in_blocks(query_BHQC, key_BGKC, value_BGKC, visible, dropout, scale, bias_HQK)
+    if num_queries == 1 and query_BHQC.shape[1] != key_BGKC.shape[1] and bias_HQK is None:
+        # The heads that look at the same keys are so many queries of one head: nothing need be copied out for them.
+        together = query_BHQC.view(len(query_BHQC), key_BGKC.shape[1], -1, query_BHQC.shape[-1])
+        seen = Visible(visible.matrix(1, num_keys, query_BHQC.device))
+        return attend(together, key_BGKC, value_BGKC, seen, dropout, scale).reshape(query_BHQC.shape)
     narrow = visible.window is not None and visible.window < num_keys
     plain = visible.mask is None and not narrow and bias_HQK is None and num_queries == num_keys
     mask = None if plain else visible.matrix(num_queries, num_keys, query_BHQC.device)
