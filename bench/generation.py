@@ -7,6 +7,9 @@
 Both sides have the same weights (random, of the published size and vocabulary) in float32, read the same random prompts, and
 write as many tokens; what they write is compared. A round is one call, with all that belongs to it: reading the prompt, for
 ours also laying out the weights anew where there are several rows.
+
+A single prompt is measured twice: token by token, where both sides do little else than read the weights from memory, and with
+guesses (`draft_tokens`), which gain as much as a text repeats itself; greedy texts of random weights do so more than others.
 """
 
 import argparse
@@ -29,7 +32,17 @@ from elision.progress import console, quantity, task
 
 # Recipe, and the symbol that a decoder reads first.
 SYSTEMS = {"gpt2": ("gpt2-small", None), "t5": ("t5-small", 0)}
-COLUMNS = ("model", "prompts", "times as fast (range)", "tokens/s", "theirs", "peak memory", "theirs", "equal tokens")
+COLUMNS = (
+    "model",
+    "prompts",
+    "guesses",
+    "times as fast (range)",
+    "tokens/s",
+    "theirs",
+    "peak memory",
+    "theirs",
+    "equal tokens",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Settings:
     prompt_tokens: int
     num_tokens: int
     num_threads: int
+    draft_tokens: int
 
 
 class _Timed:
@@ -67,10 +81,10 @@ class Ours(_Timed):
 
     def step(self) -> None:
         """Write once."""
-        size, settings = self.model.backbone.vocab_size, self.settings
-        texts = generate_batch_ids(
-            self.model, self.prompts.tolist(), Decoding(settings.num_tokens), Symbols(size, start=settings.start)
-        )
+        settings = self.settings
+        symbols = Symbols(self.model.backbone.vocab_size, start=settings.start)
+        decoding = Decoding(settings.num_tokens, draft_tokens=settings.draft_tokens)
+        texts = generate_batch_ids(self.model, self.prompts.tolist(), decoding, symbols)
         self.written = str([list(text.ids) for (text,) in texts])
 
 
@@ -126,6 +140,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [
         row["recipe"],
         str(row["num_rows"]),
+        "yes" if row["draft_tokens"] else "no",
         f"{row['ratio']:.2f}x ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
         quantity(row["our_tokens_per_second"]),
         quantity(row["their_tokens_per_second"]),
@@ -156,9 +171,12 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     for name in options.systems or SYSTEMS:
         recipe, start = SYSTEMS[name]
         for num_rows in options.rows:
-            settings = Settings(recipe, start, num_rows, options.prompt_tokens, options.num_tokens, options.threads)
-            rows.append(measure(settings, options))
-            console.print("  ".join(cells(rows[-1])), markup=False)
+            for draft_tokens in (0, Decoding().draft_tokens) if num_rows == 1 else (0,):
+                settings = Settings(
+                    recipe, start, num_rows, options.prompt_tokens, options.num_tokens, options.threads, draft_tokens
+                )
+                rows.append(measure(settings, options))
+                console.print("  ".join(cells(rows[-1])), markup=False)
     report.print_table("writing beside transformers", COLUMNS, [cells(row) for row in rows])
     path = report.RESULTS / f"{about['date']}-generation.json"
     write_json(path, {"machine": about, "generation": rows})
