@@ -24,7 +24,8 @@ PAIRS = [("ba do ki.", "lu me"), ("no", "ra su ti ve ba do."), ("ki lu", "me")]
 
 
 def save_fine_tuned(folder: Path, name: str, task: Task) -> None:
-    recipe = tiny.recipe(name)
+    # Four times the width: transformers' GPT-1 knows no other.
+    recipe = tiny.recipe(name, feedforward_size=128)
     tokenizer = tiny.tokenizer(recipe.tokenizer)
     folder.mkdir()
     recipe.save(folder / "recipe.json")
@@ -42,6 +43,9 @@ def save_fine_tuned(folder: Path, name: str, task: Task) -> None:
     [
         ("bert-tiny", "BertForSequenceClassification"),
         ("gpt2-tiny", "GPT2ForSequenceClassification"),
+        ("gpt1-tiny", "OpenAIGPTForSequenceClassification"),
+        ("gpt3-tiny", "GPTNeoForSequenceClassification"),
+        ("ctrl-tiny", "CTRLForSequenceClassification"),
         ("roberta-tiny", "RobertaForSequenceClassification"),
         ("xlm-r-tiny", "XLMRobertaForSequenceClassification"),
         ("spanbert-tiny", "BertForSequenceClassification"),
