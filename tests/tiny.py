@@ -16,7 +16,15 @@ import torch
 from elision import recipes
 from elision.data.loader import Loader
 from elision.data.noise.frequency import counted
-from elision.data.segment import Chunks, LanguageBlocks, MemoryStreams, SourceTarget, Streams, TranslationPairs
+from elision.data.segment import (
+    Chunks,
+    LanguageBlocks,
+    LanguagePairs,
+    MemoryStreams,
+    SourceTarget,
+    Streams,
+    TranslationPairs,
+)
 from elision.data.shards import Documents, StoreWriter
 from elision.data.store import Store
 from elision.model.language_model import LanguageModel
@@ -44,7 +52,7 @@ SIZES: dict[str, Any] = {
     "filters": ((1, 8), (2, 8), (3, 16)),
     "num_highways": 1,
     "num_targets": 100,
-    "cutoffs": (100, 200),
+    "cutoffs": (150, 200),
     "num_samples": 0,
     "offset_size": 16,
     "num_positions": 32,
@@ -97,7 +105,7 @@ def recipe(name: str, **settings: Any) -> Recipe:
         for objective in small.objectives
     )
     small = dataclasses.replace(small, objectives=objectives)
-    if isinstance(small.segmenter, LanguageBlocks):
+    if isinstance(small.segmenter, LanguageBlocks | LanguagePairs):
         # Symbols of the languages that the texts here are in.
         tokenizer = dataclasses.replace(small.tokenizer, extra_special_tokens=("aa_XX", "bb_XX"))
         small = dataclasses.replace(small, tokenizer=tokenizer)
