@@ -10,15 +10,21 @@ norms before each layer and after the last, embeddings multiplied by the root of
 A language of the data is matched to its symbol by its code (`elision.text.language_symbols`): "ne" is ne_NP. To read other
 languages than the 25, train a tokenizer with symbols of theirs.
 
+`translation` then teaches one direction, from a </s> ne_NP to b </s> en_XX, with which the decoder begins: start it from a
+pretrained model (`elision pretrain mbart-translation --init-from runs/mbart --data pairs`, over a store with the tokenizer of
+that model). Rates, smoothing and dropout are those of the released command, the batch is ours.
+
 As in the released code, <s> stands before each block (the paper's figure has none), and words that end a sentence are left
 out like others. In scripts without spaces every symbol counts as a word (there, a list of languages). Nobody published the
 learning rate or the share of random tokens: they are BART's, as is the batch. Departures: dropout stays at 0.1 (the paper
 lowers it to 0.05 after half of the steps and to 0 after four fifths).
 """
 
+import dataclasses
+
 from elision.data.mixing import LanguageMix
-from elision.data.noise import Denoising
-from elision.data.segment import LanguageBlocks
+from elision.data.noise import Denoising, GivenAnswer
+from elision.data.segment import LanguageBlocks, LanguagePairs
 from elision.model.encoder_decoder import EncoderDecoder
 from elision.model.init import NormalInit
 from elision.model.position import LearnedPositions
@@ -63,6 +69,38 @@ def large() -> Recipe:
             optimizer=AdamW(learning_rate=4e-4, beta2=0.98, eps=1e-6, weight_decay=0.01, decay_all=True, clip_norm=0.1),
             schedule=Linear(warmup=10_000 / 500_000),
         ),
+    )
+
+
+def tiny_translation() -> Recipe:
+    """Ours: `tiny` as it is taught to translate."""
+    return _translation(tiny(), "mbart-tiny-translation", max_length=64, batch_size=64, steps=5000, learning_rate=3e-4)
+
+
+def translation() -> Recipe:
+    """`large` as it is taught to translate: 40,000 steps over pairs of two languages."""
+    return _translation(large(), "mbart-translation", max_length=512, batch_size=500, steps=40_000, learning_rate=3e-5)
+
+
+def _translation(base: Recipe, name: str, max_length: int, batch_size: int, steps: int, learning_rate: float) -> Recipe:
+    sides = {
+        side: dataclasses.replace(getattr(base.backbone, side), dropout=0.3, attention_dropout=0.1)
+        for side in ("encoder", "decoder")
+    }
+    return dataclasses.replace(
+        base,
+        name=name,
+        segmenter=LanguagePairs(max_length=max_length),
+        noise=GivenAnswer(),
+        backbone=dataclasses.replace(base.backbone, **sides),
+        objectives=(SequenceLM(label_smoothing=0.2),),
+        train=Train(
+            batch_size=batch_size,
+            steps=steps,
+            optimizer=AdamW(learning_rate=learning_rate, beta2=0.98, eps=1e-6, weight_decay=0.0, clip_norm=0.0),
+            schedule=Linear(warmup=2500 / 40_000),
+        ),
+        mixing=None,
     )
 
 

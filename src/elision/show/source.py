@@ -18,7 +18,7 @@ from elision.data.batch import Batch
 from elision.data.example import Example
 from elision.data.noise.frequency import counted
 from elision.data.order import generator
-from elision.data.segment import CodedChunks, LanguageBlocks, SourceTarget, TranslationPairs
+from elision.data.segment import CodedChunks, LanguageBlocks, LanguagePairs, SourceTarget, TranslationPairs
 from elision.data.store import Split
 from elision.errors import InputError
 from elision.model.language_model import LanguageModel
@@ -128,9 +128,12 @@ def _known_languages(recipe: Recipe, tokenizer: Tokenizer) -> tuple[str, ...]:
     """Return what to call the languages of texts: numbers, but for a recipe that ends a text with a symbol of its language."""
     symbols = getattr(recipe.tokenizer, "extra_special_tokens", ())
     known = [symbol for symbol in symbols if tokenizer.raw.token_to_id(symbol) is not None]
-    if not isinstance(recipe.segmenter, LanguageBlocks) or not known:
+    if not isinstance(recipe.segmenter, LanguageBlocks | LanguagePairs) or not known:
         return "1", "2"
-    return (next((symbol for symbol in known if symbol.startswith("en")), known[0]),)
+    english = next((symbol for symbol in known if symbol.startswith("en")), known[0])
+    if isinstance(recipe.segmenter, LanguageBlocks):
+        return (english,)
+    return english, next((symbol for symbol in known if symbol != english), english)
 
 
 def _predicted(model: LanguageModel, batch: Batch) -> np.ndarray:

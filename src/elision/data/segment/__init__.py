@@ -7,6 +7,7 @@ index alone. Planning works on offsets; no text is copied until an example is as
 from elision.data.segment.chunks import Chunks
 from elision.data.segment.coded import CodedChunks
 from elision.data.segment.language_blocks import LanguageBlocks
+from elision.data.segment.language_pairs import LanguagePairs
 from elision.data.segment.memory_streams import MemoryStreams
 from elision.data.segment.pairs import SentencePairs
 from elision.data.segment.parallel import TranslationPairs
@@ -34,6 +35,7 @@ Segmenter = (
     | Streams
     | TranslationPairs
     | SourceTarget
+    | LanguagePairs
 )
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "CodedChunks",
     "FullSentences",
     "LanguageBlocks",
+    "LanguagePairs",
     "MemoryStreams",
     "Plan",
     "Segmenter",
