@@ -214,7 +214,7 @@ def test_auto_class_loads_an_export_with_equal_logits(exported: Path, tokenizer:
     assert settings.bad_words_ids == [[size - 1]]
 
 
-def test_an_export_translates_in_a_pipeline(exported: Path, tokenizer: Tokenizer) -> None:
+def test_an_export_writes_with_transformers_and_never_the_padding(exported: Path, tokenizer: Tokenizer) -> None:
     config = json.loads((exported / "out" / "config.json").read_text(encoding="utf-8"))
     assert config["scale_embedding"] and config["static_position_embeddings"]
     names = transformers.AutoTokenizer.from_pretrained(exported / "out")
