@@ -164,7 +164,7 @@ class Recipe:
         if not writes and self.backbone.visibility == "prefix":
             raise InputError(
                 f"backbone.visibility is 'prefix', but {noise} has no inputs that would be a prefix: use a noise that leaves "
-                f"out a sequence (SpanCorruption, PrefixSplit), or set visibility to 'causal'"
+                f"out a sequence (SpanCorruption, TextToText), or set visibility to 'causal'"
             )
         needs, gives = getattr(self.noise, "needs_answers", False), getattr(self.segmenter, "gives_answers", False)
         if needs != gives:

@@ -4,7 +4,8 @@ import dataclasses
 import re
 
 from elision.data.mixing import LanguageMix
-from elision.data.noise import Noise
+from elision.data.noise import Noise, SpanCorruption
+from elision.data.noise.span_corruption import require_sentinels
 from elision.data.segment import Plan, Segmenter
 from elision.data.store import Split
 from elision.errors import InputError
@@ -40,6 +41,13 @@ class Turn:
         if self.noise.restores == "sequence":
             return self.noise.lengths(self.segmenter.max_length)
         return self.segmenter.max_length, None
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Raise InputError when the vocabulary lacks symbols that the noise puts in, or has too few of them."""
+        self.noise.check(vocabulary)
+        if isinstance(self.noise, SpanCorruption):
+            length = self.segmenter.max_length
+            require_sentinels(vocabulary, self.noise.num_sentinels(length), f"an example of {length} tokens")
 
     def plan(self, split: Split, vocabulary: Vocabulary, seed: int) -> Plan:
         """Return the examples that the segmenter makes of a split, mixed by language where `mixing` says so."""

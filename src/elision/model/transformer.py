@@ -274,7 +274,7 @@ class TransformerModel(OverTokenTable):
             reads.angles = self.rotary.angles(batch.positions, hidden_BTD.dtype)
         if self.bias is not None:
             places = torch.arange(hidden_BTD.shape[1], device=hidden_BTD.device)
-            reads.bias = self.bias.bias(places, places, self.settings.visibility == "bidirectional")
+            reads.bias = self.bias.bias(places, places, self.settings.visibility != "causal")
         within_window = self._windowed(sees)
         needed_at = batch.needed_at if needed_only else None
         last = len(self.blocks) - 1
@@ -317,7 +317,7 @@ class TransformerModel(OverTokenTable):
             reads.source_visible = Visible(cache.source_seen[:, None, None, :])
         if self.rotary is not None:
             reads.angles = self.rotary.angles(positions_BT, hidden_BTD.dtype)
-        bias = None if self.bias is None else self.bias.bias(places, torch.arange(end, device=places.device), False)
+        bias = None if self.bias is None else self.bias.bias(places, torch.arange(end, device=places.device), settings.visibility != "causal")
         for layer, (block, layer_cache) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             window = settings.window_of(layer)
             num_keys = end if window is None else min(end, layer_cache.num_held + length)

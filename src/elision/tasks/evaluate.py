@@ -82,7 +82,7 @@ def evaluate_model(
     recipe, vocabulary = loaded.recipe, store.tokenizer.vocabulary
     part = store.split(split)
     for kind in recipe.kinds:
-        kind.noise.check(vocabulary)
+        kind.check(vocabulary)
     loader = loader_of(recipe, part, vocabulary, EXAMPLES_PER_BATCH)
     num_examples = min(num_examples, len(loader.plan))
     places = _Places()

@@ -70,7 +70,7 @@ def prepare_run(
     folder = Path(folder)
     vocabulary = store.tokenizer.vocabulary
     for kind in recipe.kinds:
-        kind.noise.check(vocabulary)
+        kind.check(vocabulary)
     earlier = _earlier(folder, recipe, store)
     source = _source(init_from, store) if init_from is not None and earlier is None else None
     asked, recipe = recipe, _with_languages(recipe, store, earlier, source)

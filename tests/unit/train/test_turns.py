@@ -16,7 +16,7 @@ from elision.cli.pretrain import parse
 from elision.data.batch import Batch
 from elision.data.loader import Loader
 from elision.data.mixing import LanguageMix
-from elision.data.noise import BernoulliMask, NextToken, TokenMask
+from elision.data.noise import BernoulliMask, NextToken, SpanCorruption, TokenMask
 from elision.data.segment import Chunks, MemoryStreams, TranslationPairs
 from elision.data.store import Store
 from elision.data.turns import Turn
@@ -316,3 +316,11 @@ def test_fine_tuning_reads_the_language_that_it_is_told_and_so_does_what_follows
         fit(prepare_run(with_train(tiny.recipe("roberta-tiny"), steps=1), store, tmp_path / "roberta"))
         elision.load(tmp_path / "roberta", language="aa")
     assert pretrained.fill("ba <mask> ki").blanks[0]
+
+
+def test_sentinels_are_counted_before_a_run_begins() -> None:
+    words = dataclasses.replace(tiny.vocabulary(100), sentinels=np.arange(90, 93))
+    kind = dataclasses.replace(ALL.turns[0], segmenter=Chunks(max_length=60, separated=False), noise=SpanCorruption())
+    kind.check(dataclasses.replace(words, sentinels=np.arange(90, 95)))
+    with pytest.raises(InputError, match="an example of 60 tokens needs 3 sentinels, but the tokenizer has 2"):
+        kind.check(dataclasses.replace(words, sentinels=np.arange(90, 92)))
