@@ -51,7 +51,8 @@ class Writing:
     """tokens that are written, special symbols included; default: as many as the longest training target has, if they find
     room"""
     label_smoothing: float | None = None
-    """share of the target's weight that all tokens get alike; default: 0.1 for BART and its like, else 0"""
+    """share of the target's weight that all tokens get alike; default: as in the pretraining, and where there was none 0.2
+    with languages (mBART), 0.1 for models that start with the last token (BART), else 0"""
     languages: tuple[str, str] | None = None
     """of sources and targets, in models whose texts end with a symbol for their language (mBART)"""
     decoding: Decoding = Decoding()
@@ -114,7 +115,7 @@ def prepare(
     labels = _labels(train)
     metric = check_text_metric(settings.metric, bool(labels))
     loaded = model if isinstance(model, Loaded) else elision.load(model)
-    objective = writing_objective(loaded, writing.label_smoothing)
+    objective = writing_objective(loaded, writing.label_smoothing, writing.languages is not None)
     if settings.freeze_backbone:
         raise InputError(
             "freeze_backbone would leave nothing to learn: what writes has no head but the backbone's table"
@@ -181,7 +182,9 @@ def prepare(
     )
 
 
-def writing_objective(loaded: Loaded, label_smoothing: float | None = None) -> CausalLM | SequenceLM:
+def writing_objective(
+    loaded: Loaded, label_smoothing: float | None = None, languages: bool = False
+) -> CausalLM | SequenceLM:
     """Return the objective that a pretrained model writes by. Raises: InputError when it cannot write."""
     backbone = loaded.recipe.backbone
     objective = loaded.model.token_objective
@@ -198,8 +201,9 @@ def writing_objective(loaded: Loaded, label_smoothing: float | None = None) -> C
             )
         return objective
     if label_smoothing is None:
-        # What BART was fine-tuned with (fairseq's examples); T5 had none.
-        label_smoothing = 0.1 if getattr(backbone, "start", None) == "last" else 0.0
+        # What mBART and BART were fine-tuned with (fairseq's examples); T5 had none.
+        usual = 0.2 if languages else 0.1 if getattr(backbone, "start", None) == "last" else 0.0
+        label_smoothing = objective.label_smoothing or usual
     return dataclasses.replace(objective, label_smoothing=label_smoothing)
 
 

@@ -23,7 +23,7 @@ from elision.tasks.finetune import finetune
 from elision.tasks.pairs_held_out import loss_of
 from elision.tasks.pairs_of_text import TextPair
 from elision.tasks.prompt import Prompt
-from elision.tasks.seq2seq import Writing, finetune_writer, prepare
+from elision.tasks.seq2seq import Writing, finetune_writer, prepare, writing_objective
 from elision.tasks.task import load_task
 from elision.tasks.writer import Writer
 from elision.tasks.writing import WritingEncoding
@@ -246,10 +246,11 @@ def test_the_task_of_a_run_comes_back_from_its_file(models: dict[str, elision.lo
     assert result.task.decoding.num_tokens == result.task.max_target_length
 
 
-def test_labels_are_smoothed_for_bart_alone_unless_asked_for(models: dict[str, elision.loaded.Loaded]) -> None:
-    pairs = toy_pairs.pairs(8, 1)
-    found = [prepare(models[kind], pairs, pairs, SETTINGS).task.objective for kind in ("bart", "t5")]
-    assert [objective.label_smoothing for objective in found] == [0.1, 0.0]
+def test_labels_are_smoothed_as_the_family_did(models: dict[str, elision.loaded.Loaded]) -> None:
+    found = [writing_objective(models[kind]).label_smoothing for kind in ("bart", "t5", "prefix")]
+    assert found == [0.1, 0.0, 0.0]
+    assert writing_objective(models["bart"], languages=True).label_smoothing == 0.2
+    assert writing_objective(models["bart"], 0.0).label_smoothing == 0.0
 
 
 @pytest.mark.parametrize(
