@@ -14,6 +14,7 @@ from elision.data.example import Example
 from elision.errors import InputError
 from elision.generation.constraints import Written
 from elision.generation.decoding import reads_first
+from elision.generation.step import step_of
 from elision.model.cache import Cache
 from elision.model.encoder_decoder import EncoderDecoderModel
 from elision.model.language_model import LanguageModel
@@ -58,6 +59,7 @@ class Reader:
         self._model, self._backbone, self._use_cache = model, model.backbone, cache
         self._device = next(model.parameters()).device
         self._limit = self._backbone.vocab_size if limit is None else min(limit, self._backbone.vocab_size)
+        self._step = step_of(self._backbone)
         self._source: list[Example] | None = None
         self.read_from: Written | None = None
         prompts = [list(prompt) for prompt in prompts]
@@ -110,7 +112,12 @@ class Reader:
         if slid or not self._use_cache:
             self.scores = self._read_all()
         else:
-            self.scores = self._scores(self._backbone.continue_with(tokens_R[:, None], self._cache))
+            self.scores = self._scores(self._next_states(tokens_R))
+
+    def _next_states(self, tokens_R: Tensor) -> Tensor:
+        if self._step is not None:
+            return self._step(tokens_R, self._cache)
+        return self._backbone.continue_with(tokens_R[:, None], self._cache)[:, -1]
 
     @property
     def room_to_guess(self) -> int:
@@ -128,7 +135,7 @@ class Reader:
     def read_guess(self, tokens: Sequence[int]) -> Tensor:
         """Read tokens on trial; returns scores [G, V] of what follows each. `keep` must say how many of them stay."""
         hidden_1GD = self._backbone.continue_with(torch.tensor([tokens], device=self._device), self._cache)
-        return self._model.vocabulary_logits(hidden_1GD[0])[:, : self._limit]
+        return self._scores(hidden_1GD[0])
 
     @torch.inference_mode()
     def keep(self, tokens: Sequence[int], num_read: int, scores_1V: Tensor) -> None:
@@ -172,13 +179,13 @@ class Reader:
             self._cache = self._read_source()
         else:
             self._cache = self._backbone.cache(padding if bool(padding.any()) else None)
-        return self._scores(self._backbone.continue_with(ids, self._cache))
+        return self._scores(self._backbone.continue_with(ids, self._cache)[:, -1])
 
     def _read_source(self) -> Cache:
         return self._backbone.read(collate(self._source, pad_id=0, packing=False).to(self._device))
 
-    def _scores(self, hidden_RTD: Tensor) -> Tensor:
-        return self._model.vocabulary_logits(hidden_RTD[:, -1])[:, : self._limit]
+    def _scores(self, hidden_RD: Tensor) -> Tensor:
+        return self._model.vocabulary_logits(hidden_RD)[:, : self._limit]
 
     def _check_ids(self, rows: Sequence[Sequence[int]]) -> None:
         size = self._backbone.vocab_size
