@@ -10,13 +10,14 @@ import elision
 from elision.errors import InputError
 from elision.generation.decode import generate_batch_ids, generate_ids
 from elision.generation.decoding import Decoding, Symbols
-from elision.generation.packing import PackedLinear, packed
+from elision.generation.packing import can_pack, product
 from elision.generation.reader import Reader
+from elision.generation.step import prepared
 from elision.generation.stream import stream_text
 from elision.loaded import Loaded
 from elision.model.encoder_decoder import EncoderDecoder
 from elision.model.language_model import LanguageModel
-from elision.model.position import RelativePositions
+from elision.model.position import LearnedPositions, RelativePositions, RotaryPositions
 from elision.model.transformer import Transformer
 from elision.objectives import CausalLM, SequenceLM
 from elision.text.tokenizer import ByteLevelBPE
@@ -233,20 +234,52 @@ def test_what_finds_no_room_is_refused(bart: Loaded) -> None:
         generate_ids(LanguageModel(settings, (SequenceLM(),), 60), [7] * 20, Decoding(30), Symbols(60, start=3))
 
 
-def test_packed_weights_compute_the_same_and_share_the_rest() -> None:
+def test_packed_weights_compute_the_same() -> None:
     model = encoder_decoder().float()
-    twin = packed(model)
-    assert twin is not model and any(isinstance(module, PackedLinear) for module in twin.modules())
-    assert not any(isinstance(module, PackedLinear) for module in model.modules())
-    assert twin.backbone.encoder is model.backbone.encoder
-    assert twin.backbone.table.data_ptr() == model.backbone.table.data_ptr()
     sources = [[5, 6], [9, 8, 7], [30, 31, 32], [4], [40, 41]]
-    readers = [Reader(each, sources, 0, 9) for each in (model, twin)]
+    readers = [Reader(model, sources, 0, 9, weights=prepared(model, packed)) for packed in (False, True)]
     for tokens in torch.randint(0, 60, (4, 5)):
         torch.testing.assert_close(readers[0].scores, readers[1].scores, rtol=1e-5, atol=1e-5)
         for reader in readers:
             reader.read(tokens)
-    assert packed(model.double()) is model
+    weight, hidden = torch.randn(7, 5), torch.randn(9, 1, 5)
+    bias = torch.randn(7)
+    assert can_pack(weight) and not can_pack(weight.double())
+    torch.testing.assert_close(product(weight, bias, True)(hidden), torch.nn.functional.linear(hidden, weight, bias))
+
+
+STACKS = {
+    "rotary, gated, shared heads": {
+        "positions": RotaryPositions(share=0.5), "norm_kind": "rms", "gated": True, "num_key_value_heads": 1,
+        "activation": "silu", "biases": "none",
+    },
+    "pairs, parallel, windows": {
+        "positions": RotaryPositions(layout="pairs"), "parallel": True, "windows": (3, None), "biases": "output",
+    },
+    "post, learned, unscaled, wide heads": {
+        "positions": LearnedPositions(num_positions=40), "norm": "post", "final_norm": False, "embedding_norm": True,
+        "scale_attention": False, "scale_embeddings": True, "head_size": 24,
+    },
+    "biased, both ways": {"visibility": "prefix", "norm_kind": "rms"},
+    "narrow table, shared blocks": {"embedding_size": 20, "sharing": "all", "positions": LearnedPositions(40)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", STACKS.values(), ids=STACKS)
+def test_a_step_gives_the_states_of_the_backbone(changes: dict) -> None:
+    torch.manual_seed(0)
+    model = LanguageModel(dataclasses.replace(STACK, **changes), (CausalLM(),), 60)
+    scrambled(model, torch.float64)
+    padding = torch.tensor([0, 3, 1])
+    caches = [model.backbone.cache(padding) for _ in range(2)]
+    step = prepared(model).step
+    with torch.inference_mode():
+        begun = torch.randint(0, 60, (3, 6))
+        for cache in caches:
+            model.backbone.continue_with(begun, cache)
+        for tokens in torch.randint(0, 60, (9, 3)):
+            ours, theirs = step(tokens, caches[0]), model.backbone.continue_with(tokens[:, None], caches[1])[:, 0]
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
 def test_prompts_are_heard_of_when_they_are_done(gpt2: Loaded) -> None:

@@ -12,10 +12,11 @@ import torch
 from elision.generation.constraints import Constraints
 from elision.generation.decoding import Decoding, Symbols
 from elision.generation.guessing import guessed
-from elision.generation.packing import packed
+from elision.generation.packing import FEW_ROWS
 from elision.generation.reader import Reader, check_writes
 from elision.generation.sampling import Choice
 from elision.generation.search import beam_search
+from elision.generation.step import prepared
 from elision.model.language_model import LanguageModel
 
 # Told the number of a prompt and the new ids after it: does the text end there?
@@ -115,12 +116,12 @@ def generate_batch_ids(
     results: list[list[GeneratedIds]] = [[] for _ in prompts]
     # Packing weights costs as much as a few steps.
     steps = -(-len(prompts) // together) * decoding.num_tokens
-    fast = packed(model) if each * min(together, len(prompts)) > 3 and steps > 16 else model
+    weights = prepared(model, packed=each * min(together, len(prompts)) > FEW_ROWS and steps > 8)
     for begin in range(0, len(order), together):
         chosen = order[begin : begin + together]
         own = None if stops is None else (lambda at, ids, chosen=chosen: stops(chosen[at], ids))
         batch = [prompts[at] for at in chosen]
-        reader = Reader(fast, batch, symbols.start, decoding.num_tokens, symbols.limit, cache)
+        reader = Reader(model, batch, symbols.start, decoding.num_tokens, symbols.limit, cache, weights)
         if decoding.num_beams > 1:
             written = _searched(reader, decoding, symbols, own)
         else:

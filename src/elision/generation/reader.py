@@ -14,7 +14,7 @@ from elision.data.example import Example
 from elision.errors import InputError
 from elision.generation.constraints import Written
 from elision.generation.decoding import reads_first
-from elision.generation.step import step_of
+from elision.generation.step import Prepared, prepared
 from elision.model.cache import Cache
 from elision.model.encoder_decoder import EncoderDecoderModel
 from elision.model.language_model import LanguageModel
@@ -43,7 +43,8 @@ class Reader:
     nothing. When the position table of a causal model is full, the later half of the context stays, its positions counted
     anew; other models refuse beforehand (`num_tokens` more must find room).
 
-    cache: False reads everything again for each token; the scores are the same.
+    cache: False reads everything again for each token; the scores are the same. weights: made of the model beforehand, where
+    several readers share them.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class Reader:
         num_tokens: int,
         limit: int | None = None,
         cache: bool = True,
+        weights: Prepared | None = None,
     ):
         check_writes(model)
-        self._model, self._backbone, self._use_cache = model, model.backbone, cache
+        self._backbone, self._use_cache = model.backbone, cache
         self._device = next(model.parameters()).device
         self._limit = self._backbone.vocab_size if limit is None else min(limit, self._backbone.vocab_size)
-        self._step = step_of(self._backbone)
+        self._weights = weights or prepared(model)
         self._source: list[Example] | None = None
         self.read_from: Written | None = None
         prompts = [list(prompt) for prompt in prompts]
@@ -115,8 +117,8 @@ class Reader:
             self.scores = self._scores(self._next_states(tokens_R))
 
     def _next_states(self, tokens_R: Tensor) -> Tensor:
-        if self._step is not None:
-            return self._step(tokens_R, self._cache)
+        if self._weights.step is not None:
+            return self._weights.step(tokens_R, self._cache)
         return self._backbone.continue_with(tokens_R[:, None], self._cache)[:, -1]
 
     @property
@@ -185,7 +187,7 @@ class Reader:
         return self._backbone.read(collate(self._source, pad_id=0, packing=False).to(self._device))
 
     def _scores(self, hidden_RD: Tensor) -> Tensor:
-        return self._model.vocabulary_logits(hidden_RD)[:, : self._limit]
+        return self._weights.score(hidden_RD)[:, : self._limit]
 
     def _check_ids(self, rows: Sequence[Sequence[int]]) -> None:
         size = self._backbone.vocab_size

@@ -7,38 +7,57 @@ are looked up once, a state is a row [D], and masks and biases are made once for
 R rows, E sources, D hidden size, H heads, G heads of keys and values, C channels of a head, K keys, S places of a source.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from elision.generation.packing import PackedLinear
+from elision.generation.packing import PackedHead, States, can_pack, product
 from elision.model.attention import UNSEEN, Attention, CrossAttention
 from elision.model.block import Block
 from elision.model.cache import Cache, LayerCache
 from elision.model.encoder_decoder import EncoderDecoderModel
+from elision.model.heads import VocabularyHead
+from elision.model.language_model import LanguageModel
 from elision.model.position import Angles, rotated
 from elision.model.rms_norm import RMSNorm
 from elision.model.transformer import TransformerModel
 
-States = Callable[[Tensor], Tensor]
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A model's weights as they are used token by token; made anew when they change.
+
+    step: None where the backbone's own `continue_with` must do. score: from states [..., D] to scores [..., V].
+    """
+
+    step: "Step | None"
+    score: States
 
 
-def step_of(backbone: nn.Module) -> "Step | None":
-    """Return the step of a backbone, or None where there is none: it is training, elsewhere than on a CPU, of another kind."""
+@torch.inference_mode()
+def prepared(model: LanguageModel, packed: bool = False) -> Prepared:
+    """Return the weights of a model in evaluation mode; `packed`: laid out for several rows, which takes them once more."""
+    backbone, objective = model.backbone, model.token_objective
     stack = backbone.decoder if isinstance(backbone, EncoderDecoderModel) else backbone
-    if not isinstance(stack, TransformerModel) or stack.training:
-        return None
-    return Step(stack) if next(stack.parameters()).device.type == "cpu" else None
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    step = Step(stack, packed) if isinstance(stack, TransformerModel) and on_cpu and not stack.training else None
+    head = model.heads[objective.name]
+    if packed and type(head) is VocabularyHead:
+        table = backbone.table if head.table is None else head.table.weight
+        if can_pack(table):
+            head = PackedHead(table, head.bias)
+    return Prepared(step, lambda hidden: objective.logits(head, backbone, hidden))
 
 
 class Step:
     """Reads one token for each row. It uses the weights as they are; make a new one when they are replaced."""
 
-    def __init__(self, stack: TransformerModel):
-        self._stack, self._blocks = stack, [_Block(block) for block in stack.blocks]
-        self._project = None if stack.project is None else _linear(stack.project)
+    def __init__(self, stack: TransformerModel, packed: bool):
+        self._stack, self._blocks = stack, [_Block(block, packed) for block in stack.blocks]
+        self._project = None if stack.project is None else _linear(stack.project, packed)
         self._final_norm = _norm(stack.final_norm)
         self._bias_H1N: Tensor | None = None
 
@@ -82,19 +101,19 @@ class Step:
 class _Block:
     """The function of a `Block` for one token of each row."""
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, packed: bool):
         (attends,), (feeds,) = block._attends, block._feeds
         self.parallel = block.parallel
         self.norms = (_norm(attends.norm_before_attention), _norm(attends.norm_after_attention))
-        self.attention = _attention(attends.attention)
+        self.attention = _attention(attends.attention, packed)
         self.cross = None
         if block.cross_attention is not None:
-            self.cross = _cross_attention(block.cross_attention)
+            self.cross = _cross_attention(block.cross_attention, packed)
             self.cross_norms = (_norm(block.norm_before_cross_attention), _norm(block.norm_after_cross_attention))
         self.feed_norms = (_norm(feeds.norm_before_feedforward), _norm(feeds.norm_after_feedforward))
         inner, output, activation = feeds.feedforward.inner, feeds.feedforward.output, feeds.feedforward.activation
-        self.inner, self.output, self.activation = _linear(inner), _linear(output), activation
-        self.gate = None if feeds.feedforward.gate is None else _linear(feeds.feedforward.gate)
+        self.inner, self.output, self.activation = _linear(inner, packed), _linear(output, packed), activation
+        self.gate = None if feeds.feedforward.gate is None else _linear(feeds.feedforward.gate, packed)
 
     def __call__(
         self, hidden: Tensor, cache: LayerCache, mask: Tensor | None, angles: Angles | None, source_mask: Tensor | None
@@ -121,8 +140,8 @@ class _Block:
         return self.output(self.activation(self.gate(hidden)) * self.inner(hidden))
 
 
-def _attention(module: Attention) -> Callable[[Tensor, LayerCache, Tensor | None, Angles | None], Tensor]:
-    inward, outward = _linear(module.query_key_value), _linear(module.output)
+def _attention(module: Attention, packed: bool) -> Callable[[Tensor, LayerCache, Tensor | None, Angles | None], Tensor]:
+    inward, outward = _linear(module.query_key_value, packed), _linear(module.output, packed)
     heads, shared, channels, scale = module.num_heads, module.num_key_value_heads, module.head_size, module.scale
     parts, looking, grouped = heads + 2 * shared, heads + shared, heads != shared
 
@@ -138,8 +157,8 @@ def _attention(module: Attention) -> Callable[[Tensor, LayerCache, Tensor | None
     return attention
 
 
-def _cross_attention(module: CrossAttention) -> Callable[[Tensor, LayerCache, Tensor | None], Tensor]:
-    inward, outward = _linear(module.query), _linear(module.output)
+def _cross_attention(module: CrossAttention, packed: bool) -> Callable[[Tensor, LayerCache, Tensor | None], Tensor]:
+    inward, outward = _linear(module.query, packed), _linear(module.output, packed)
     heads, channels, scale = module.num_heads, module.head_size, module.scale
 
     def attention(hidden_RD: Tensor, cache: LayerCache, mask: Tensor | None) -> Tensor:
@@ -152,12 +171,8 @@ def _cross_attention(module: CrossAttention) -> Callable[[Tensor, LayerCache, Te
     return attention
 
 
-def _linear(module: nn.Module) -> States:
-    if isinstance(module, PackedLinear):
-        return module.forward
-    assert type(module) is nn.Linear
-    weight, bias = module.weight, module.bias
-    return lambda hidden: F.linear(hidden, weight, bias)
+def _linear(module: nn.Linear, packed: bool) -> States:
+    return product(module.weight, module.bias, packed)
 
 
 def _norm(module: nn.Module) -> States | None:
