@@ -42,9 +42,9 @@ class PairsHeldOut:
         self.tokenize, self.hear = tokenize, hear
         self.outputs: list[str] = []
         self.signatures: tuple[str, ...] = ()
-        prompt = Prompt(task.prompt)
-        self._plan = PairPlan([(pair.source, pair.targets[0]) for pair in pairs], tokenizer, encoding, prompt)
-        self._read = read_examples([pair.source for pair in pairs], tokenizer, encoding, prompt)
+        self.prompt = Prompt(task.prompt)
+        self.plan = PairPlan([(pair.source, pair.targets[0]) for pair in pairs], tokenizer, encoding, self.prompt)
+        self._read = read_examples([pair.source for pair in pairs], tokenizer, encoding, self.prompt)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -63,7 +63,7 @@ class PairsHeldOut:
 
     def measure(self, model: LanguageModel, dtype: torch.dtype) -> Measured:
         """Return the loss and the measures of what the model writes; the texts stay in `outputs`."""
-        loss = loss_of(model, self._plan, dtype)
+        loss = loss_of(model, self.plan, dtype)
         with autocast(device_of(model), dtype):
             self.outputs = write_texts(model, self.tokenizer, self._read, self.encoding, self.decoding, self.hear)
         scores = measure_texts([pair.targets for pair in self.pairs], self.outputs, self.tokenize)

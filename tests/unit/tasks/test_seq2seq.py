@@ -176,7 +176,7 @@ def test_every_reference_is_learned_from_and_the_first_one_measures_the_loss(
     assert len(prepared.train) == 3 and prepared.num_rows == 2
     measured = prepared.held_out.measure(models["t5"].model, torch.float32)
     alone = prepare(models["t5"], pairs, [TextPair("ba", ("ra",))], SETTINGS)
-    assert measured.metrics["loss"] == pytest.approx(loss_of(models["t5"].model, alone.held_out._plan))
+    assert measured.metrics["loss"] == pytest.approx(loss_of(models["t5"].model, alone.held_out.plan))
 
 
 def test_what_is_cut_is_said(models: dict[str, elision.loaded.Loaded]) -> None:
