@@ -129,7 +129,7 @@ def test_the_card_tells_recipe_data_measures_and_command(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"model_type": "llama"}, "model_type is 'llama'; the families that can be read are:"),
+        ({"model_type": "mamba"}, "model_type is 'mamba'; the families that can be read are:"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set"),
         ({"vocab_size": 7}, "embeddings.weight|wte.weight in .* has shape"),
         ({"num_hidden_layers": 3, "n_layer": 3}, r"missing .*\.2\."),
