@@ -80,6 +80,7 @@ class PairsHeldOut:
             lines = by_class(truth, predicted, labels)
             # Of a word or two, neither n-grams nor the longest common sequence say anything.
             values = {name: values[name] for name in ("chrf", "exact_match")}
+            self.signatures = tuple(each for each in scores.signatures if each.startswith("chrF"))
             values["accuracy"] = float(np.mean(truth == predicted))
             values["macro_f1"] = float(np.mean([line.f1 for line in lines]))
         return Measured({"loss": loss, **values}, lines)

@@ -32,8 +32,10 @@ def trivial_writers(
             found["the commonest target"] = [commonest] * len(valid)
     measured = {name: _rounded(measure_texts(references, outputs, tokenize)) for name, outputs in found.items()}
     if labels:
-        for values in measured.values():
-            values["accuracy"] = values["exact_match"]
+        measured = {
+            name: {"chrf": values["chrf"], "exact_match": values["exact_match"], "accuracy": values["exact_match"]}
+            for name, values in measured.items()
+        }
     return measured
 
 

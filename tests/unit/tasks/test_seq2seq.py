@@ -200,6 +200,8 @@ def test_few_different_targets_are_classes_with_an_accuracy(
     assert result.metrics["accuracy"] == result.metrics["exact_match"] > 0.9
     assert {line.label for line in result.by_class} == {"red", "blue"}
     assert result.baseline.name == "accuracy of the commonest target"
+    assert set(result.metrics) == {"loss", "chrf", "exact_match", "accuracy", "macro_f1"}
+    assert [signature[:5] for signature in result.more["signatures"]] == ["chrF2"]
 
 
 def test_a_run_goes_on_only_with_the_same_settings(models: dict[str, elision.loaded.Loaded], tmp_path: Path) -> None:
