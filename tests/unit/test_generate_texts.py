@@ -200,13 +200,21 @@ def test_a_source_is_framed_as_its_encoder_was_trained(bart: Loaded) -> None:
     ids = [words.cls, *bart.tokenizer.encode("ba do ki"), words.sep]
     symbols = Symbols.of(Decoding(), bart.model, bart.tokenizer)
     assert (symbols.start, symbols.ends) == (words.sep, (words.eos,))
-    assert (words.pad,) in symbols.bad
+    assert symbols.bad == ()
     ((wanted,),) = generate_batch_ids(bart.model, [ids], Decoding(9), symbols)
     ((text,),) = bart.generate_batch(["ba do ki"], Decoding(9))
     assert text.ids == wanted.ids
     assert "".join(bart.generate("ba do ki", Decoding(9))) == text.text
     framed_by_hand = "<s>ba do ki</s>"
     assert bart.generate_batch([framed_by_hand], Decoding(9), framed=False)[0][0] == text
+
+
+def test_marian_never_writes_the_padding_that_its_decoder_begins_with() -> None:
+    recipe = tiny.recipe("marian-tiny")
+    tokenizer = tiny.tokenizer(recipe.tokenizer)
+    model = LanguageModel(recipe.backbone, recipe.objectives, tokenizer.vocabulary.size).eval()
+    symbols = Symbols.of(Decoding(), model, tokenizer)
+    assert symbols.bad == ((tokenizer.vocabulary.pad,),) and symbols.start == tokenizer.vocabulary.pad
 
 
 def test_a_start_symbol_and_forced_symbols_are_named_as_they_are_written(bart: Loaded) -> None:

@@ -53,8 +53,8 @@ class Generate:
     input: Path | None = None
     """a file of prompts, one a line, or JSON lines with a field "text" (.jsonl)"""
     output: Path | None = None
-    """where to write texts, one a line; as .jsonl with all samples, their log-likelihoods and why they end; default: the
-    terminal"""
+    """where to write texts, one a line; as .jsonl one line for each prompt, with all its texts, their log-likelihoods and why
+    they end; default: the terminal"""
     rows: int = 16
     """with --input: samples or hypotheses that are written together; more are faster, and take more memory"""
     framed: bool = True

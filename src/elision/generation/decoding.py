@@ -154,8 +154,9 @@ class Symbols:
         named = {
             name: symbol(tokenizer, getattr(decoding, name), name) for name in ("start", "first_token", "last_token")
         }
-        # Padding is no text, yet Marian's scores for it are not low.
-        bad = [(words.pad,)] if words.pad is not None and words.pad not in ends else []
+        # What Marian's decoder begins with is no text, yet its score may be the highest.
+        begins_with_padding = getattr(backbone.settings, "start", None) == "zero"
+        bad = [(words.require("pad"),)] if begins_with_padding else []
         spelled = {spelling for word in decoding.bad_words for spelling in _spellings(tokenizer, word)}
         return Symbols(
             limit=min(words.size, backbone.vocab_size),
