@@ -29,8 +29,9 @@ class WritingEncoding:
     """Sources cut to length at their end, what stands around them whole; targets with their end.
 
     A worked example, with </s> 2: the source 10 11 and the target 20 21 are, for an encoder-decoder with the frame A </s>
-    that starts with 0, the inputs 10 11 2, the decoder inputs 0 20 21 and the targets 20 21 2; for a decoder whose prompt
-    ends with 9, the inputs 10 11 9 20 21 and the targets - - 20 21 2. A target that is cut has no end to be learned.
+    that starts with 0, the inputs 10 11 2, the decoder inputs 0 20 21 and the targets 20 21 2; for a decoder that begins texts
+    with 1 and whose prompt ends with 9, the inputs 1 10 11 9 20 21 and the targets - - - 20 21 2. A target that is cut has no
+    end to be learned.
     """
 
     vocabulary: Vocabulary
@@ -61,9 +62,13 @@ class WritingEncoding:
         frame = FRAMES["causal" if answers.joined or languages is not None else backbone.frame]
         for role in sorted(frame.roles):
             vocabulary.require(role)
-        for name, length in (("max_length", max_length), ("max_target_length", max_target_length)):
-            if backbone.max_length is not None and length > backbone.max_length:
-                raise InputError(f"{name} is {length}: the model has {backbone.max_length} positions")
+        writes = getattr(backbone, "decoder", backbone).max_length
+        for name, length, limit in (
+            ("max_length", max_length, backbone.max_length),
+            ("max_target_length", max_target_length, writes),
+        ):
+            if limit is not None and length > limit:
+                raise InputError(f"{name} is {length}: the model has {limit} positions")
         if max_target_length <= frame.num_symbols(False):
             raise InputError(f"max_target_length is {max_target_length}: there is no room for a token to be written")
         symbols = None
