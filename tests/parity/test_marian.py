@@ -108,8 +108,8 @@ def test_a_model_without_a_head_is_read_with_a_bias_of_zeros(tmp_path: Path) -> 
     theirs.save_pretrained(tmp_path)
     ids, _, written = pair_of_ids()
     with torch.no_grad():
-        states = theirs(ids, decoder_input_ids=written).last_hidden_state
-    reference.assert_close(elision.load(tmp_path).logits(ids, decoder_ids=written), states @ theirs.shared.weight.T)
+        expected = theirs(ids, decoder_input_ids=written).last_hidden_state @ theirs.shared.weight.T
+    reference.assert_close(elision.load(tmp_path).logits(ids, decoder_ids=written), expected)
 
 
 def test_positions_are_those_of_transformers_and_differ_from_the_other_convention() -> None:
