@@ -14,7 +14,8 @@ import numpy as np
 from elision.data.batch import Batch, collate
 from elision.data.example import Example
 from elision.data.loader import Loader
-from elision.data.order import shuffled
+from elision.data.order import generator, shuffled
+from elision.data.segment import Chunks
 from elision.data.store import MANIFEST, Store
 from elision.recipe import Recipe
 from elision.text.docstrings import parse, source_files
@@ -61,13 +62,22 @@ def loader_for(recipe: Recipe, store: Store, rows: int) -> Loader:
 def works(recipe: Recipe, store: Store | None, lengths: Lengths, rows: int, count: int) -> list[Work]:
     """Return `count` steps of `rows` examples each, from a store or, without one, of random tokens.
 
-    lengths: "real" takes examples as they come, "full" only those as long as the segmenter allows.
+    lengths: "real" takes examples as they come, "full" only those as long as the segmenter allows. Of chunks of an endless
+    text none is shorter; where such are to be written, "real" takes every document by itself.
     """
-    found = _real(recipe, store) if store is not None else _random(recipe, lengths)
+    if (
+        store is not None
+        and lengths == "real"
+        and recipe.noise.restores == "sequence"
+        and isinstance(recipe.segmenter, Chunks)
+    ):
+        found = _documents(recipe, store)
+    else:
+        found = _real(recipe, store) if store is not None else _random(recipe, lengths)
     full = recipe.segmenter.max_length
     chosen: list[Example] = []
     for example in found:
-        if lengths == "real" or len(example) == full:
+        if lengths == "real" or recipe.noise.restores == "sequence" or len(example) == full:
             chosen.append(example)
         if len(chosen) == rows * count:
             break
@@ -80,6 +90,17 @@ def _real(recipe: Recipe, store: Store) -> Iterator[Example]:
     for place in range(len(loader.plan)):
         index = int(shuffled(np.array([place]), len(loader.plan), loader.seed, "epoch", 0)[0])
         yield loader.example(0, index)
+
+
+def _documents(recipe: Recipe, store: Store) -> Iterator[Example]:
+    loader = loader_for(recipe, store, rows=1)
+    split, words = store.split("train"), store.tokenizer.vocabulary
+    for place in range(split.num_documents):
+        index = int(shuffled(np.array([place]), split.num_documents, loader.seed, "epoch", 0)[0])
+        inputs = split.document(index)[: recipe.segmenter.max_length].astype(np.int64)
+        if len(inputs) > 1:
+            example = Example(inputs, np.zeros(len(inputs), bool))
+            yield loader.answers(recipe.noise(example, words, generator(loader.seed, "bench", index)))
 
 
 def _random(recipe: Recipe, lengths: Lengths) -> Iterator[Example]:
@@ -105,7 +126,13 @@ def _random(recipe: Recipe, lengths: Lengths) -> Iterator[Example]:
 def _laid_out(recipe: Recipe, examples: list[Example]) -> Work:
     # Rows that go on from step to step, each from its own memory, are not packed.
     remembers = getattr(recipe.backbone, "memory_length", 0) > 0
+    _, answer_length = recipe.kinds[0].lengths
     ours = collate(
-        examples, pad_id=0, row_length=recipe.segmenter.max_length, packing=not remembers, contiguous=remembers
+        examples,
+        pad_id=0,
+        row_length=recipe.row_length(),
+        decoder_row_length=answer_length,
+        packing=not remembers,
+        contiguous=remembers,
     )
     return Work(ours, collate(examples, pad_id=0, packing=False))

@@ -17,7 +17,7 @@ import argparse
 import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import elision
 from bench import report
 from elision import recipes
 from elision.atomic import write_json
+from elision.data.segment import CodedChunks
 from elision.data.store import MANIFEST, Store
 from elision.progress import console, task
 from elision.recipe import Recipe
@@ -35,6 +36,7 @@ from elision.tasks.evaluate import Evaluation, evaluate_model
 from elision.text.library_task import library_task
 from elision.text.prepare import prepare
 from elision.text.pydocs import PydocsSource
+from elision.text.readers import Document
 from elision.train.loop import fit
 from elision.train.pretrain import prepare_run
 
@@ -70,9 +72,12 @@ class System:
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     steps: int = 3000
     """updates of pretraining; detecting replaced tokens takes longer to begin (LOG.md, 2026-11-23)"""
-    finetune_rate: float = 1e-3
+    finetune_rate: float | None = 1e-3
+    """None: it is not fine-tuned as a classifier (T5 answers in words)"""
     teacher: str | None = None
     """the system whose run it is distilled from"""
+    writes: bool = False
+    """it writes a text of its own, which `bench.restores` compares with the original"""
 
 
 SYSTEMS: dict[str, System] = {
@@ -88,6 +93,22 @@ SYSTEMS: dict[str, System] = {
     "deberta-v3": System("deberta-v3-tiny", steps=8000),
     "xlnet": System("xlnet-tiny", {"max_length": 64, "reuse_length": 32, "memory_length": 32, "permute_length": 32}),
     "xlm": System("xlm-tiny-mlm"),
+    "gpt1": System("gpt1-tiny", steps=1000, finetune_rate=None),
+    "gpt2": System("gpt2-tiny", steps=1000, finetune_rate=None),
+    "gpt3": System("gpt3-tiny", steps=1000, finetune_rate=None),
+    "transformer-xl": System("transformer-xl-tiny", {"memory_length": 64}, steps=1000, finetune_rate=None),
+    "ctrl": System("ctrl-tiny", {"learning_rate": 0.05}, steps=1000, finetune_rate=None),
+    "pythia": System("pythia-tiny", steps=1000, finetune_rate=None),
+    "polyglot": System("polyglot-tiny", steps=1000, finetune_rate=None),
+    "llama": System("llama-tiny", steps=1000, finetune_rate=None),
+    "llama2": System("llama2-tiny", steps=1000, finetune_rate=None),
+    "mistral": System("mistral-tiny", steps=1000, finetune_rate=None),
+    "bart": System("bart-tiny", steps=2500, finetune_rate=None, writes=True),
+    "t5": System("t5-tiny", {"learning_rate": 1.0, "max_length": 128}, steps=2500, finetune_rate=None, writes=True),
+    "t5-v1.1": System(
+        "t5-v1.1-tiny", {"learning_rate": 1.0, "max_length": 128}, steps=2500, finetune_rate=None, writes=True
+    ),
+    "mass": System("mass-tiny", steps=2500, finetune_rate=None, writes=True),
     "elmo": System("elmo-tiny", {"max_length": 40, "learning_rate": 0.2, "std": 0.02}),
 }
 
@@ -119,10 +140,27 @@ def store_of(recipe: Recipe) -> Store:
     """Return the documentation as the recipe's tokenizer reads it; recipes of the same tokenizer share a store."""
     spec = recipe.tokenizer
     kind = "-".join([type(spec).__name__.lower(), *([spec.layout] if hasattr(spec, "layout") else [])])
-    path = OUT / "stores" / kind
+    coded = isinstance(recipe.segmenter, CodedChunks)
+    path = OUT / "stores" / (f"{kind}-coded" if coded else kind)
     if (path / MANIFEST).is_file():
         return Store.open(path)
-    return prepare([PydocsSource()], path, spec, sample_megabytes=10)
+    return prepare([CodedPydocs() if coded else PydocsSource()], path, spec, sample_megabytes=10)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodedPydocs(PydocsSource):
+    """The documentation, each document with the package that it is of as its control code."""
+
+    name: str = "coded-pydocs"
+
+    def documents(self, progress: Callable[[int], None]) -> Iterator[Document]:
+        """Yield the documents; packages with little text share a code."""
+        for document in super().documents(progress):
+            package = document.id.split(".")[0]
+            yield dataclasses.replace(document, code=package if package in PACKAGES else "other")
+
+
+PACKAGES = ("networkx", "numpy", "pandas", "scipy", "sklearn", "sympy", "torch")
 
 
 def pretrain(name: str, recipe: Recipe, store: Store) -> tuple[Evaluation, Evaluation]:
@@ -186,7 +224,7 @@ def measure(name: str, steps: int, seeds: Sequence[int]) -> dict[str, Any]:
         "steps": steps,
         "parameters": elision.load(OUT / "runs" / name).model.num_parameters(),
         "terms": terms,
-        **finetune(name, seeds),
+        **(finetune(name, seeds) if SYSTEMS[name].finetune_rate is not None else {}),
     }
     write_json(RESULTS / f"{name}.json", result)
     return result
@@ -199,6 +237,8 @@ def cells(result: dict[str, Any]) -> list[str]:
         scale, unit = (values["bits_per_byte_per_nat"], " bpb") if values["bits_per_byte_per_nat"] else (1.0, "")
         trivial = "" if values["trivial"] is None else f" (trivial {scale * values['trivial']:.3f})"
         shown.append(f"{term} {scale * values['start']:.3f} → {scale * values['end']:.3f}{unit}{trivial}")
+    if "pretrained" not in result:
+        return [result["system"], f"{result['steps']}", "; ".join(shown), "", "", ""]
     gain = statistics.mean(result["pretrained"]) - statistics.mean(result["scratch"])
     spread = max(_spread(result["pretrained"]), _spread(result["scratch"]))
     return [

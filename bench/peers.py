@@ -19,6 +19,7 @@ from elision.data.batch import Batch
 from elision.data.example import NO_TARGET
 from elision.data.noise import NextToken
 from elision.export import families
+from elision.model.encoder_decoder import EncoderDecoder
 from elision.model.visibility import permuted
 from elision.objectives import MaskedLM
 from elision.recipe import Recipe
@@ -45,6 +46,8 @@ def build(recipe: Recipe) -> Peer:
         return Peer(hugging_face(recipe), permuted_arguments)
     if "Distillation" in kinds:
         return Peer(Distilled(recipe), plain_arguments)
+    if isinstance(recipe.backbone, EncoderDecoder):
+        return Peer(hugging_face(recipe), written_arguments)
     if isinstance(recipe.noise, NextToken):
         return Peer(hugging_face(recipe), causal_arguments)
     if "sbo" in names:
@@ -64,6 +67,7 @@ def hugging_face(recipe: Recipe, heads: tuple[str, ...] | None = None) -> nn.Mod
     ids = {role: number for number, role in enumerate(ROLES)}
     # Where positions have an offset, theirs is read off the id of the padding.
     ids["pad"] = max(0, getattr(getattr(recipe.backbone, "positions", None), "offset", 0) - 1)
+    ids["eos"] = ids["bos"] = 1
     size = recipe.tokenizer.vocab_size
     nothing = np.zeros(size, bool)
     values = family.write_config(recipe.backbone, heads, size, Vocabulary(size, nothing, nothing, **ids))
@@ -89,6 +93,17 @@ def plain_arguments(batch: Batch) -> Arrays:
     if batch.languages is not None:
         arguments["langs"] = batch.languages
     return arguments
+
+
+def written_arguments(batch: Batch) -> Arrays:
+    """Return both sides with their masks, and what is to be written as labels."""
+    return {
+        "input_ids": batch.inputs,
+        "attention_mask": (batch.doc_ids > 0).long(),
+        "decoder_input_ids": batch.decoder_inputs,
+        "decoder_attention_mask": (batch.decoder_doc_ids > 0).long(),
+        "labels": batch.targets,
+    }
 
 
 def causal_arguments(batch: Batch) -> Arrays:

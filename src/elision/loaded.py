@@ -38,6 +38,8 @@ SYMBOL_ROWS = (
     "backbone.encoder.embeddings.tokens.weight",
     "backbone.embeddings.spellings",
 )
+# Tables of a model whose frequent tokens have wider vectors (Transformer-XL).
+TABLES = "backbone.embeddings.tables."
 
 
 def load(
@@ -80,7 +82,7 @@ def load(
         dtype = torch.promote_types(stored, torch.float32)
     with torch.device("meta"):
         objectives = recipe.objectives if task is None else (task.objective,)
-        vocab_size = next(len(tensors[name]) for name in SYMBOL_ROWS if name in tensors)
+        vocab_size = _num_symbols(tensors)
         model = LanguageModel(recipe.backbone, objectives, vocab_size)
     model = model.to(dtype).to_empty(device=device)
     assert {name for name, _ in model.named_buffers()} <= model.state_dict().keys(), "a buffer would stay unset"
@@ -225,8 +227,7 @@ class Loaded:
                 f"{self.recipe.name} has an encoder and a decoder: give decoder_ids, too, what it has written so far "
                 f"(begun with the symbol that starts its texts)"
                 if writes
-                else f"decoder_ids is given, but {self.recipe.name} has no decoder beside its {type(self.recipe.backbone).__name__}: "
-                f"give ids alone"
+                else f"decoder_ids is given, but {self.recipe.name} has no decoder beside an encoder: give ids alone"
             )
         if not writes:
             return batch
@@ -303,6 +304,12 @@ class Loaded:
             whole_rows=bool(real_BT.all()),
         )
         return batch.to(self.device), None if seen_BTT is None else seen_BTT.to(self.device)
+
+
+def _num_symbols(tensors: dict[str, Tensor]) -> int:
+    """Return how many rows the token table has, or all tables together where frequent tokens have a wider one."""
+    rows = [len(tensors[name]) for name in SYMBOL_ROWS if name in tensors]
+    return rows[0] if rows else sum(len(tensor) for name, tensor in tensors.items() if name.startswith(TABLES))
 
 
 def number_of(language: str, recipe: Recipe) -> int:

@@ -292,14 +292,18 @@ class Recipe:
         if not getattr(segmenter, "contiguous", False):
             raise InputError(
                 f"backbone.memory_length is {memory}, but the examples of {type(segmenter).__name__} do not go on one "
-                f"from another, so there is nothing to remember: set it to 0, or use MemoryStreams"
+                f"from another, so there is nothing to remember: set it to 0, or use Streams (MemoryStreams for XLNet)"
             )
         if backbone.reuse_length != segmenter.reuse_length:
             raise InputError(
                 f"backbone.reuse_length is {backbone.reuse_length}, but the next example begins after "
                 f"segmenter.reuse_length {segmenter.reuse_length} tokens: set both to the same"
             )
-        if noise.restores == "permuted" and segmenter.reuse_length % noise.permute_length:
+        if (
+            noise.restores == "permuted"
+            and segmenter.reuse_length is not None
+            and segmenter.reuse_length % noise.permute_length
+        ):
             raise InputError(
                 f"segmenter.reuse_length is {segmenter.reuse_length}: it must be a multiple of noise.permute_length "
                 f"{noise.permute_length}, or the memory would hold tokens that have seen what comes after it"

@@ -147,7 +147,9 @@ def print_table(known: list[Recipe], console: Console) -> None:
             )
         console.print(table)
     console.print()
-    key = "shape: layers (encoder + decoder) × width × heads; FLOPs: forward and backward pass, per token of a full row."
+    key = (
+        "shape: layers (encoder + decoder) × width × heads; FLOPs: forward and backward pass, per token of a full row."
+    )
     console.print(Padding(Text(f"{key} `elision recipes NAME` explains one.", "dim"), (0, 1)))
 
 

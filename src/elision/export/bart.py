@@ -41,7 +41,11 @@ def read_recipe(name: str, backbone: EncoderDecoder, heads: tuple[str, ...]) -> 
 def fits(recipe: Recipe, heads: tuple[str, ...]) -> bool:
     """Tell whether this is the layout for such a model: norms after each layer and on the embeddings."""
     backbone = recipe.backbone
-    if not isinstance(backbone, EncoderDecoder) or backbone.encoder.norm != "post" or not backbone.encoder.embedding_norm:
+    if (
+        not isinstance(backbone, EncoderDecoder)
+        or backbone.encoder.norm != "post"
+        or not backbone.encoder.embedding_norm
+    ):
         return False
     bart_layers.check_objective(recipe)
     return True

@@ -317,7 +317,10 @@ class TransformerModel(OverTokenTable):
             reads.source_visible = Visible(cache.source_seen[:, None, None, :])
         if self.rotary is not None:
             reads.angles = self.rotary.angles(positions_BT, hidden_BTD.dtype)
-        bias = None if self.bias is None else self.bias.bias(places, torch.arange(end, device=places.device), settings.visibility != "causal")
+        bias = None
+        if self.bias is not None:
+            everywhere = torch.arange(end, device=places.device)
+            bias = self.bias.bias(places, everywhere, settings.visibility != "causal")
         for layer, (block, layer_cache) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             window = settings.window_of(layer)
             num_keys = end if window is None else min(end, layer_cache.num_held + length)

@@ -109,7 +109,5 @@ def test_a_recipe_that_reads_pairs_wants_two_texts(capsys):
     assert main(["marian-tiny", *pair, "--language", "en", "de", "--width", "200"]) == 0
     out = capsys.readouterr().out
     assert "what is read" in out and "what is written" in out and "<pad>" in out
-    with pytest.raises(
-        InputError, match="1 text cannot be parted into pairs: give each text and then what is"
-    ):
+    with pytest.raises(InputError, match="1 text cannot be parted into pairs: give each text and then what is"):
         main(["marian-tiny", pair[0]])
