@@ -63,9 +63,8 @@ def restored(example: Example, answer: np.ndarray, noise: object, words: Vocabul
             current = said.setdefault(token, [])
         else:
             current.append(token)
-    return np.array(
-        [id_ for token in example.inputs.tolist() for id_ in (said.get(token, []) if token in sentinels else [token])]
-    )
+    filled = [said.get(token, []) if token in sentinels else [token] for token in example.inputs.tolist()]
+    return np.array([token for tokens in filled for token in tokens])
 
 
 def left(example: Example, noise: object, words: Vocabulary) -> np.ndarray:

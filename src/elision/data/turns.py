@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from elision.data.mixing import LanguageMix
-from elision.data.noise import Noise, SpanCorruption
+from elision.data.noise import GivenAnswer, Noise, SpanCorruption
 from elision.data.noise.span_corruption import require_sentinels
 from elision.data.segment import Plan, Segmenter
 from elision.data.store import Split
@@ -38,6 +38,8 @@ class Turn:
     @property
     def lengths(self) -> tuple[int, int | None]:
         """The most tokens that an example has: those that are read, and those that are written (None = there are none)."""
+        if isinstance(self.noise, GivenAnswer) and hasattr(self.segmenter, "longest"):
+            return self.segmenter.longest
         if self.noise.restores == "sequence":
             return self.noise.lengths(self.segmenter.max_length)
         return self.segmenter.max_length, None

@@ -16,8 +16,8 @@ from elision.cli.pretrain import parse
 from elision.data.batch import Batch
 from elision.data.loader import Loader
 from elision.data.mixing import LanguageMix
-from elision.data.noise import BernoulliMask, NextToken, SpanCorruption, TokenMask
-from elision.data.segment import Chunks, MemoryStreams, TranslationPairs
+from elision.data.noise import BernoulliMask, GivenAnswer, NextToken, SpanCorruption, TokenMask
+from elision.data.segment import Chunks, MemoryStreams, SourceTarget, TranslationPairs
 from elision.data.store import Store
 from elision.data.turns import Turn
 from elision.errors import InputError
@@ -324,3 +324,10 @@ def test_sentinels_are_counted_before_a_run_begins() -> None:
     kind.check(dataclasses.replace(words, sentinels=np.arange(90, 95)))
     with pytest.raises(InputError, match="an example of 60 tokens needs 3 sentinels, but the tokenizer has 2"):
         kind.check(dataclasses.replace(words, sentinels=np.arange(90, 92)))
+
+
+def test_answers_that_are_shorter_than_sources_take_shorter_rows() -> None:
+    pairs = dataclasses.replace(
+        ALL.turns[0], segmenter=SourceTarget(max_length=48, max_answer_length=12), noise=GivenAnswer()
+    )
+    assert pairs.lengths == (48, 12)
