@@ -10,7 +10,7 @@ COMMANDS = {
     "recipes": "list the recipes and their sizes",
     "show": "see what a recipe does to a text: what is left out, what must be restored, who sees whom",
     "fill": "let a masked language model fill the blanks of a sentence",
-    "generate": "let a causal language model continue a prompt",
+    "generate": "let a model continue a prompt, or write from a source",
     "attribute": "tell which of its control codes a model finds likeliest for a text (CTRL)",
     "finetune": "adapt a pretrained model to a labelled task",
     "embed": "turn texts, or their tokens, into vectors for other models",
