@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+SMALL_NUMEL = 1 << 13
+
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight, computed in at least float32."""
@@ -20,9 +22,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return a tensor of the same shape and type."""
-        if hidden.device.type != "cpu" or torch.compiler.is_compiling():
-            return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
         exact = torch.promote_types(hidden.dtype, torch.float32)
+        # For a few places, as in decoding, one call costs less than several.
+        is_small = hidden.numel() < SMALL_NUMEL and hidden.dtype == exact and not torch.is_grad_enabled()
+        if hidden.device.type != "cpu" or torch.compiler.is_compiling() or is_small:
+            return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)
         if torch.is_grad_enabled():
             return _CpuRMSNorm.apply(hidden.to(exact), self.weight, self.eps).to(hidden.dtype)
         hidden_ND = hidden.to(exact)
