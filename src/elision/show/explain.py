@@ -196,7 +196,10 @@ def _which_token(before: Sequence[Example], after: Sequence[Example]) -> Literal
 
 
 def who_sees_whom(backbone: Backbone, batch: Batch) -> np.ndarray:
-    """Return bool [T, T] for the first row of `batch`: entry (i, j) says whether place i may look at place j."""
+    """Return bool [T, T] for the first row of `batch`: entry (i, j) says whether place i may look at place j.
+
+    Where layers look back differently far, those that look least far.
+    """
     length = batch.inputs.shape[1]
     if isinstance(backbone, EncoderDecoder):
         num_written = batch.decoder_inputs.shape[1]
@@ -209,7 +212,8 @@ def who_sees_whom(backbone: Backbone, batch: Batch) -> np.ndarray:
                 ],
             ]
         )
-    seen = _matrix(backbone.visible(batch), length, length)
+    windows = [window for window in getattr(backbone, "windows", ()) if window is not None]
+    seen = _matrix(backbone.visible(batch) & Visible(window=min(windows, default=None)), length, length)
     if getattr(backbone, "permutes", False) and batch.order is not None:
         # A place that is to be restored looks from a query, which does not see what stands there.
         asked = batch.target_at[batch.target_at < length].numpy()

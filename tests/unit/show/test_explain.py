@@ -175,3 +175,11 @@ def test_what_is_shown_is_what_training_reads():
             length = batch.num_tokens
             assert [t.piece for t in shown.tokens] == tokenizer.tokens(batch.inputs[0, :length].tolist())
             assert sum(t.target is not None for t in shown.tokens) == batch.num_targets
+
+
+def test_a_window_is_part_of_who_sees_whom() -> None:
+    backbone = dataclasses.replace(recipes.get("gpt2-tiny").backbone, windows=(None, 3))
+    batch = collate([Example(np.arange(10, 16), np.zeros(6, bool))], pad_id=0)
+    seen = who_sees_whom(backbone, batch)
+    assert seen[5].tolist() == [False, False, False, True, True, True]
+    assert seen[1].tolist() == [True, True, False, False, False, False]
