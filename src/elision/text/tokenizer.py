@@ -184,6 +184,8 @@ class Unigram:
         alphabet = frequent_characters(texts, self.character_coverage, raw.normalizer, self.vocab_size // 8)
         rare = re.compile(f"[^{re.escape(''.join(alphabet))}\\s]+")
         texts = [rare.sub(" ", raw.normalizer.normalize_str(text)) for text in texts]
+        # The trainer has a piece of this name, whose score is no number, and stops where it finds it in a text.
+        texts = [text.replace("<UNK>", "< UNK >") for text in texts]
         trainer = trainers.UnigramTrainer(
             vocab_size=vocab_size,
             special_tokens=special,

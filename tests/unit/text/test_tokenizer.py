@@ -279,3 +279,10 @@ def test_the_layouts_of_a_kind_begin_with_its_own():
     assert [spec.layout for spec in layouts(Unigram())][:2] == ["t5", "marian"]
     assert layouts(Unigram(layout="albert"))[0] == Unigram(layout="albert")
     assert [spec.layout for spec in layouts(ByteLevelBPE())] == ["gpt2", "blenderbot", "roberta", "xlm"]
+
+
+def test_unigram_learns_from_texts_that_write_of_unknown_words() -> None:
+    # `tokenizers` has a piece of this name of its own while it trains.
+    texts = ["the quick brown fox jumps over the lazy dog. " * 20, 'and "<UNK>" stands for what it does not know']
+    trained = Unigram(vocab_size=120).train(texts)
+    assert trained.decode(trained.encode("the <UNK> fox")) == "the <UNK> fox"
