@@ -5,7 +5,9 @@
     python -m bench.decoders llama gpt2 --shape small   the width and depth of GPT-2 small
 
 Decoders read full rows of real text (the installed documentation); encoder-decoders read it as it comes, one document or
-block of sentences to an example, so that lengths differ on both sides: ours are packed, theirs padded to the longest.
+block of sentences to an example, so that lengths differ on both sides: ours are packed, theirs padded to the longest. What
+is trained on pairs, or on languages, has neither here: Marian, BlenderBot and mBART write the second part of a document after
+its first, CTRL reads no code.
 Both: the published size of vocabulary, dropout 0.1 where the system has any, float32.
 """
 
@@ -19,6 +21,9 @@ from bench.learns import small
 from bench.pairs import compare, worker
 from bench.pretrain import STORES, num_cores
 from elision import recipes
+from elision.data.noise import TextToText
+from elision.data.noise.text_to_text import Ending
+from elision.data.segment import Chunks, CodedChunks, LanguageBlocks, SourceTarget
 from elision.model.encoder_decoder import EncoderDecoder
 from elision.progress import console, quantity, task
 from elision.recipe import Recipe
@@ -52,7 +57,7 @@ def recipe_of(name: str, shape: str, length: int) -> Recipe:
     recipe, changes = SYSTEMS[name]
     settings = SHAPES[shape] | {"max_length": length, "dropout": 0.1, "attention_dropout": 0.1, "num_languages": 0}
     settings |= {"mixing": None, "num_positions": max(512, 2 * length), "head_size": None} | changes
-    if changes.get("gated"):
+    if settings.pop("gated", False):
         # Three matrices in place of two.
         settings["feedforward_size"] = settings["feedforward_size"] * 2 // 3
     found = recipes.get(recipe)
@@ -60,7 +65,16 @@ def recipe_of(name: str, shape: str, length: int) -> Recipe:
         settings |= {"dropout": 0.0, "attention_dropout": 0.0}
     if found.backbone.max_length is None:
         del settings["num_positions"]
-    made = small(found, {name: value for name, value in settings.items() if name != "gated"})
+    if isinstance(found.segmenter, SourceTarget | LanguageBlocks):
+        found = dataclasses.replace(
+            found,
+            backbone=small(found.backbone, settings),
+            segmenter=Chunks(length, separated=False),
+            noise=TextToText(Ending(), read="dropped", write="left out"),
+        )
+    elif isinstance(found.segmenter, CodedChunks):
+        found = dataclasses.replace(found, segmenter=Chunks(length))
+    made = small(found, settings)
     return dataclasses.replace(made, tokenizer=small(made.tokenizer, {"vocab_size": VOCAB_SIZE}))
 
 
