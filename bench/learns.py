@@ -102,7 +102,8 @@ SYSTEMS: dict[str, System] = {
     "polyglot": System("polyglot-tiny", steps=1000, finetune_rate=None),
     "llama": System("llama-tiny", steps=1000, finetune_rate=None),
     "llama2": System("llama2-tiny", steps=1000, finetune_rate=None),
-    "mistral": System("mistral-tiny", steps=1000, finetune_rate=None),
+    # A window and shared heads that matter at this size.
+    "mistral": System("mistral-tiny", {"windows": (16,), "num_key_value_heads": 1}, steps=1000, finetune_rate=None),
     "bart": System("bart-tiny", steps=2500, finetune_rate=None, writes=True),
     "t5": System("t5-tiny", {"learning_rate": 1.0, "max_length": 128}, steps=2500, finetune_rate=None, writes=True),
     "t5-v1.1": System(
@@ -217,6 +218,11 @@ def measure(name: str, steps: int, seeds: Sequence[int]) -> dict[str, Any]:
             "trivial": trivial[0].loss if trivial else None,
             "bits_per_byte_per_nat": per_byte,
             "accuracy": line.accuracy,
+            "rivals": {
+                other.model: {"loss": other.loss, "accuracy": other.accuracy}
+                for other in after.lines
+                if other.term == line.term and other.model != "model"
+            },
         }
     result = {
         "system": name,
@@ -237,8 +243,6 @@ def cells(result: dict[str, Any]) -> list[str]:
         scale, unit = (values["bits_per_byte_per_nat"], " bpb") if values["bits_per_byte_per_nat"] else (1.0, "")
         trivial = "" if values["trivial"] is None else f" (trivial {scale * values['trivial']:.3f})"
         shown.append(f"{term} {scale * values['start']:.3f} → {scale * values['end']:.3f}{unit}{trivial}")
-    if "pretrained" not in result:
-        return [result["system"], f"{result['steps']}", "; ".join(shown), "", "", ""]
     gain = statistics.mean(result["pretrained"]) - statistics.mean(result["scratch"])
     spread = max(_spread(result["pretrained"]), _spread(result["scratch"]))
     return [
@@ -251,7 +255,33 @@ def cells(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def writer_cells(result: dict[str, Any]) -> list[str]:
+    """Return the cells of one line of the table of systems that are not fine-tuned: beside every rival that was measured."""
+    terms = result["terms"]
+    # Of a text that is framed and written, the text itself.
+    values = terms.get("written") or next(iter(terms.values()))
+    scale, rivals = values["bits_per_byte_per_nat"], values["rivals"]
+
+    def bits(loss: float | None) -> str:
+        return "" if loss is None else f"{scale * loss:.3f}"
+
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.1f} %"
+
+    return [
+        result["system"],
+        f"{result['steps']:,}",
+        f"{bits(values['start'])} → {bits(values['end'])}",
+        *(bits(rivals.get(name, {}).get("loss")) for name in ("unigram", "trigram")),
+        share(values["accuracy"]),
+        *(share(rivals.get(name, {}).get("accuracy")) for name in ("trigram", "copying")),
+    ]
+
+
 COLUMNS = ("system", "steps", "held-out loss, start → end", "fine-tuned", "from scratch", "gain")
+WRITER_COLUMNS = (
+    "system", "steps", "bits per byte, start → end", "unigram", "trigram", "right", "trigram", "copying",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -273,14 +303,19 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     for name in options.systems or SYSTEMS:
-        console.print(
-            " | ".join(cells(measure(name, options.steps or SYSTEMS[name].steps, range(1, options.seeds + 1)))),
-            markup=False,
-        )
+        result = measure(name, options.steps or SYSTEMS[name].steps, range(1, options.seeds + 1))
+        console.print(" | ".join((cells if "pretrained" in result else writer_cells)(result)), markup=False)
     results = [json.loads(file.read_text()) for name in SYSTEMS if (file := RESULTS / f"{name}.json").is_file()]
-    report.print_table("what small runs learn", COLUMNS, [cells(result) for result in results])
+    tuned = [cells(result) for result in results if "pretrained" in result]
+    others = [writer_cells(result) for result in results if "pretrained" not in result]
+    if tuned:
+        report.print_table("what small runs learn", COLUMNS, tuned)
+    if others:
+        report.print_table("what small decoders and encoder-decoders learn", WRITER_COLUMNS, others)
     if options.write_readme:
-        report.write_section("learns", COLUMNS, [cells(result) for result in results])
+        for name, columns, lines in (("learns", COLUMNS, tuned), ("learns-writers", WRITER_COLUMNS, others)):
+            if lines:
+                report.write_section(name, columns, lines)
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:

@@ -53,6 +53,9 @@ class _Timed:
     def __init__(self, settings: Settings, num_works: int):
         torch.set_num_threads(settings.num_threads)
         torch.manual_seed(0)
+        # Gradients of an untrained model can be too small to be normal numbers, which some initialisations of the other side
+        # meet and which cost a CPU several times as long; in training they pass.
+        torch.set_flush_denormal(True)
         self.settings, self.device = settings, torch.device(settings.device)
         self._turn, self._num_works, self._built_bytes = 0, num_works, 0
 
