@@ -4,17 +4,15 @@ Matrices lie with inputs first (Conv1D); queries, keys and values are fused as h
 """
 
 import dataclasses
-import re
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from elision import recipes
 from elision.errors import InputError
 from elision.export.config import Config
 from elision.export.keymap import Entry, KeyMap, each_layer, module, tensor
-from elision.export.plain_decoder import check_settings, check_windows
+from elision.export.plain_decoder import check_settings, check_windows, renamed
 from elision.model.position import LearnedPositions
 from elision.model.transformer import Transformer
 from elision.recipe import Recipe
@@ -77,20 +75,9 @@ def normalise(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
     Raises: InputError when the output table is not the input table (untied).
     """
-    named: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if re.match(r"(wte|wpe|h|ln_f)\.", name):
-            name = f"transformer.{name}"
-        # Old files hold the causal mask of each layer.
-        if not re.search(r"\.attn\.(masked_)?bias$", name):
-            named[name] = value
-    table, output = named.get(TOKEN_TABLE), named.pop("lm_head.weight", None)
-    if output is not None and (table is None or not torch.equal(output, table)):
-        raise InputError(
-            f"lm_head.weight in {source} is not the token table ({TOKEN_TABLE}): output tables of their own "
-            f"are not supported"
-        )
-    return named
+    # Old files hold the causal mask of each layer.
+    headless, redundant = r"(wte|wpe|h|ln_f)\.", r"\.attn\.(masked_)?bias$"
+    return renamed(tensors, source, TOKEN_TABLE, headless, redundant, "output tables of their own are not supported")
 
 
 def heads_in(names: frozenset[str]) -> tuple[str, ...]:

@@ -8,17 +8,15 @@ the token table.
 
 import dataclasses
 import math
-import re
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from elision import recipes
 from elision.errors import InputError
 from elision.export.config import Config
 from elision.export.keymap import Entry, KeyMap, each_layer, module, tensor
-from elision.export.plain_decoder import check_settings, is_decoder
+from elision.export.plain_decoder import check_settings, is_decoder, renamed
 from elision.model.position import LearnedPositions
 from elision.model.transformer import Transformer
 from elision.recipe import Recipe
@@ -85,20 +83,11 @@ def normalise(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
     Raises: InputError when the output table is not the input table (untied).
     """
-    named: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if re.match(r"(wte|wpe|h|ln_f)\.", name):
-            name = f"transformer.{name}"
-        # Old files hold the mask of each layer.
-        if not re.search(r"\.attention\.(masked_)?bias$", name):
-            named[name] = value
-    table, output = named.get(TOKEN_TABLE), named.pop("lm_head.weight", None)
-    if output is not None and (table is None or not torch.equal(output, table)):
-        raise InputError(
-            f"lm_head.weight in {source} is not the token table ({TOKEN_TABLE}): GPT-Neo's output table of its own is not "
-            f"supported"
-        )
-    return named
+    # Old files hold the mask of each layer.
+    headless, redundant = r"(wte|wpe|h|ln_f)\.", r"\.attention\.(masked_)?bias$"
+    return renamed(
+        tensors, source, TOKEN_TABLE, headless, redundant, "GPT-Neo's output table of its own is not supported"
+    )
 
 
 def heads_in(names: frozenset[str]) -> tuple[str, ...]:

@@ -5,17 +5,15 @@ is none after the last. The head is the token table. What its config calls "gelu
 """
 
 import dataclasses
-import re
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from elision import recipes
 from elision.errors import InputError
 from elision.export.config import Config
 from elision.export.keymap import Entry, KeyMap, each_layer, module, tensor
-from elision.export.plain_decoder import check_settings, check_windows, is_decoder
+from elision.export.plain_decoder import check_settings, check_windows, is_decoder, renamed
 from elision.model.position import LearnedPositions
 from elision.model.transformer import Transformer
 from elision.recipe import Recipe
@@ -64,20 +62,11 @@ def normalise(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
     Raises: InputError when the output table is not the input table (untied).
     """
-    named: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if re.match(r"(tokens_embed|positions_embed|h)\.", name):
-            name = f"transformer.{name}"
-        # Old files hold the causal mask of each layer, and the numbers of the positions.
-        if not re.search(r"\.attn\.bias$|position_ids$", name):
-            named[name] = value
-    table, output = named.get(TOKEN_TABLE), named.pop("lm_head.weight", None)
-    if output is not None and (table is None or not torch.equal(output, table)):
-        raise InputError(
-            f"lm_head.weight in {source} is not the token table ({TOKEN_TABLE}): GPT-1's output table of its own is not "
-            f"supported"
-        )
-    return named
+    # Old files hold the causal mask of each layer, and the numbers of the positions.
+    headless, redundant = r"(tokens_embed|positions_embed|h)\.", r"\.attn\.bias$|position_ids$"
+    return renamed(
+        tensors, source, TOKEN_TABLE, headless, redundant, "GPT-1's output table of its own is not supported"
+    )
 
 
 def heads_in(names: frozenset[str]) -> tuple[str, ...]:

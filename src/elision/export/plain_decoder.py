@@ -1,6 +1,11 @@
 """What the decoders of Hugging Face that GPT-2 is the pattern for cannot express, said in one way for all of them."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from elision.errors import InputError
 from elision.model.position import LearnedPositions
@@ -17,6 +22,27 @@ _WANTED: dict[str, Any] = {
     "embedding_norm": False,
     "pooler": False,
 }
+
+
+def renamed(
+    tensors: Mapping[str, Tensor], source: str, table_name: str, headless: str, redundant: str, refusal: str
+) -> dict[str, Tensor]:
+    """Return the tensors of old, headless or redundant files by their names of today.
+
+    headless: how names begin in files without a head, a pattern; redundant: which names are left out, a pattern.
+
+    Raises: InputError, ending in `refusal`, when the output table is not the token table `table_name` (untied).
+    """
+    named: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if re.match(headless, name):
+            name = f"transformer.{name}"
+        if not re.search(redundant, name):
+            named[name] = value
+    table, output = named.get(table_name), named.pop("lm_head.weight", None)
+    if output is not None and (table is None or not torch.equal(output, table)):
+        raise InputError(f"lm_head.weight in {source} is not the token table ({table_name}): {refusal}")
+    return named
 
 
 def is_decoder(backbone: object, norm: str, positions: type) -> bool:

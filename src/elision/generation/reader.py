@@ -151,11 +151,7 @@ class Reader:
     def _select(self, rows: Tensor, examples: Tensor | None = None) -> None:
         if examples is not None and self._source is not None:
             self._source = [self._source[at] for at in examples.tolist()]
-            seen = self._cache.source_seen
-            self._cache.source_seen = None if seen is None else seen.index_select(0, examples)
-            for layer in self._cache.layers:
-                key, value = layer.cross
-                layer.cross = key.index_select(0, examples), value.index_select(0, examples)
+            self._cache.keep_sources(examples)
         self._cache.reorder(rows)
         self.written, self._begin = self.written.rows(rows), self._begin.index_select(0, rows)
         if self.read_from is not None:

@@ -40,7 +40,7 @@ class Reading:
 
     visible: who sees whom. angles: by which queries and keys are turned (rotary positions). bias [H, T, K]: what is added
     to the scores (T5's positions). source [B, S, D], None where a cache holds what is needed of it: what the encoder made,
-    and source_visible: which of it is seen. needed_at [M]: the places whose state is wanted, None = all.
+    and source_visible: which of it is seen.
     """
 
     visible: Visible

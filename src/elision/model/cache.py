@@ -89,6 +89,14 @@ class Cache:
         if self.padding is not None:
             self.padding = self.padding.index_select(0, rows)
 
+    def keep_sources(self, examples: Tensor) -> None:
+        """Keep the given sources (int64 [E']) of what an encoder has read, in that order."""
+        if self.source_seen is not None:
+            self.source_seen = self.source_seen.index_select(0, examples)
+        for layer in self.layers:
+            key, value = layer.cross
+            layer.cross = key.index_select(0, examples), value.index_select(0, examples)
+
     def forget(self, num_tokens: int) -> None:
         """Drop the last tokens of every row: a guess that was read and turned out wrong."""
         for layer in self.layers:
